@@ -1,0 +1,4 @@
+//! One file a subcommand.
+
+pub mod dry_run;
+pub mod poll;

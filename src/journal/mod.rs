@@ -1,0 +1,252 @@
+//! The state in git: one ref an app, whose commits are the entries.
+//!
+//! An entry's first parent is the entry before. Further parents are the commits that the state names,
+//! so that git itself keeps whatever a rollback needs. The first entry of an app has an empty commit
+//! below it: a first parent is always poller's own and never something that a server sent.
+//!
+//! One compare-and-swap of the ref is the transaction. State and history are one commit, so they
+//! cannot disagree, and a crash leaves the entry before.
+
+pub mod state;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use git2::{Commit as GitCommit, ErrorCode, Oid, Repository, Signature, Tree};
+use serde::{Deserialize, Serialize};
+
+use crate::commit::Commit;
+use crate::outcome::{Class, Failure};
+use state::{Run, State};
+
+/// What an app's journal says now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// The newest entry; none for an app that was never deployed.
+    pub head: Option<Commit>,
+    pub state: State,
+}
+
+/// A new entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// What the ref must still be.
+    pub expected: Option<Commit>,
+    pub state: State,
+    pub run: Run,
+    /// Bounded by the supervisor.
+    pub output: Vec<u8>,
+    /// For the commit's author field.
+    pub author: String,
+    pub host: String,
+}
+
+pub fn reference(app: &str) -> String {
+    format!("refs/poller/{app}")
+}
+
+/// Reads an app's newest entry. A repository that is not there yet is an empty journal; one that is
+/// there and cannot be read is an error, never "new": that would deploy blindly.
+pub fn read(repository: &Path, app: &str) -> Result<Journal> {
+    if !repository
+        .try_exists()
+        .with_context(|| repository.display().to_string())?
+    {
+        return Ok(Journal::default());
+    }
+    let inner = || -> Result<Journal> {
+        let repo = Repository::open_bare(repository)?;
+        let head = match repo.refname_to_id(&reference(app)) {
+            Ok(id) => id,
+            Err(e) if e.code() == ErrorCode::NotFound => return Ok(Journal::default()),
+            Err(e) => return Err(e.into()),
+        };
+        let tree = repo.find_commit(head)?.tree()?;
+        let state = toml::from_str(&file(&repo, &tree, "state.toml")?).context("state.toml")?;
+        Ok(Journal {
+            head: Some(head.into()),
+            state,
+        })
+    };
+    inner().map_err(|e| {
+        Failure::new(
+            Class::Io,
+            format!(
+                "the journal {} in {} cannot be read: {e:#}",
+                reference(app),
+                repository.display()
+            ),
+        )
+        .help(format!("look at it: git -C {} fsck", repository.display()))
+        .help(format!(
+            "go back an entry: git -C {} update-ref {r} {r}~1",
+            repository.display(),
+            r = reference(app)
+        ))
+        .into()
+    })
+}
+
+fn file(repo: &Repository, tree: &Tree, name: &str) -> Result<String> {
+    let entry = tree
+        .get_name(name)
+        .with_context(|| format!("the entry has no {name}"))?;
+    let blob = repo.find_blob(entry.id())?;
+    Ok(String::from_utf8(blob.content().to_vec())?)
+}
+
+/// Writes an entry. When this returns, it is on the disk.
+pub fn append(repo: &Repository, app: &str, entry: &Entry) -> Result<Commit> {
+    let who = Signature::now(
+        &plain(&entry.author),
+        &format!("{}@{}", plain(&entry.author), plain(&entry.host)),
+    )?;
+    let before = match &entry.expected {
+        Some(commit) => repo.find_commit(commit.oid()?)?,
+        None => first(repo, &who)?,
+    };
+    let mut parents = vec![before];
+    for commit in named(&entry.state) {
+        let commit = repo.find_commit(commit.oid()?)?;
+        if parents.iter().skip(1).all(|p| p.id() != commit.id()) {
+            parents.push(commit);
+        }
+    }
+    let parents: Vec<&GitCommit> = parents.iter().collect();
+
+    let mut tree = repo.treebuilder(None)?;
+    let state = toml::to_string(&entry.state).context("writing state.toml")?;
+    tree.insert("state.toml", repo.blob(state.as_bytes())?, 0o100644)?;
+    let run = toml::to_string(&entry.run).context("writing run.toml")?;
+    tree.insert("run.toml", repo.blob(run.as_bytes())?, 0o100644)?;
+    if !entry.output.is_empty() {
+        tree.insert("output.log", repo.blob(&entry.output)?, 0o100644)?;
+    }
+    let tree = repo.find_tree(tree.write()?)?;
+    let id = repo.commit(None, &who, &who, &message(app, &entry.run), &tree, &parents)?;
+    swap(repo, app, entry.expected.as_ref(), id)?;
+    Ok(id.into())
+}
+
+/// The empty commit below the first entry.
+fn first<'r>(repo: &'r Repository, who: &Signature) -> Result<GitCommit<'r>> {
+    let tree = repo.find_tree(repo.treebuilder(None)?.write()?)?;
+    let id = repo.commit(None, who, who, "poller: the journal begins\n", &tree, &[])?;
+    Ok(repo.find_commit(id)?)
+}
+
+/// Every commit that the state names and that must stay reachable.
+fn named(state: &State) -> Vec<&Commit> {
+    let deployed = [&state.deployed, &state.previous]
+        .into_iter()
+        .flatten()
+        .map(|d| &d.commit);
+    let started = state.started.iter().map(|s| &s.commit);
+    let live = state.failed.iter().filter(|f| f.live).map(|f| &f.commit);
+    deployed.chain(started).chain(live).collect()
+}
+
+fn swap(repo: &Repository, app: &str, expected: Option<&Commit>, id: Oid) -> Result<()> {
+    let name = reference(app);
+    let done = match expected {
+        Some(old) => repo.reference_matching(&name, id, true, old.oid()?, "poller"),
+        None => repo.reference(&name, id, false, "poller"),
+    };
+    match done {
+        Ok(_) => Ok(()),
+        Err(e) if matches!(e.code(), ErrorCode::Modified | ErrorCode::Exists) => Err(Failure::new(
+            Class::Io,
+            format!("{name} was changed by somebody else while this run worked"),
+        )
+        .help("nothing is lost: the next run starts from what stands there now")
+        .into()),
+        Err(e) => Err(e).with_context(|| format!("updating {name}")),
+    }
+}
+
+/// A subject that makes `git log --oneline refs/poller/APP` a history.
+fn message(app: &str, run: &Run) -> String {
+    let from = run.from.as_ref().map_or("nothing", Commit::short);
+    let mut text = format!(
+        "{app}: {} {}: {from} → {}\n\nRun: {}\nRef: {}\n",
+        run.kind.word(),
+        run.outcome.word(),
+        run.to.short(),
+        run.id,
+        run.reference
+    );
+    if let Some(error) = &run.error {
+        text.push_str(&format!("Error: {}\n", plain(error)));
+    }
+    text
+}
+
+/// Git's author line has its own syntax, and a terminal its own: neither is to be had from data.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() || "<>".contains(c) {
+                ' '
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+/// Opens an app's repository, or makes it.
+pub fn open_or_create(path: &Path) -> Result<Repository> {
+    let opened = if path.join("HEAD").try_exists()? {
+        Repository::open_bare(path)
+    } else {
+        let mut options = git2::RepositoryInitOptions::new();
+        // No template: hooks and excludes of the machine have no business here.
+        options
+            .bare(true)
+            .mkpath(true)
+            .external_template(false)
+            .initial_head("poller");
+        Repository::init_opts(path, &options)
+    };
+    opened.with_context(|| format!("the repository {}", path.display()))
+}
+
+/// Where the repository for this URL and identity is: readable, and never the same for two of them.
+pub fn repository_path(state: &Path, url: &str, identity: Option<&Path>) -> Result<PathBuf> {
+    let key = format!(
+        "{url}\0{}",
+        identity
+            .map(|p| p.display().to_string())
+            .unwrap_or_default()
+    );
+    let hash = Oid::hash_object(git2::ObjectType::Blob, key.as_bytes())?.to_string();
+    let tail: Vec<&str> = url
+        .trim_end_matches('/')
+        .trim_end_matches(".git")
+        .rsplit(['/', ':'])
+        .take(2)
+        .collect();
+    let name: String = tail
+        .iter()
+        .rev()
+        .flat_map(|part| part.chars().chain(['-']))
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '_' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let name = name.trim_matches('-');
+    ensure!(hash.len() > 10, "a hash that is none");
+    let name = if name.is_empty() { "repository" } else { name };
+    Ok(state.join(format!(
+        "{}-{}.git",
+        &name[..name.len().min(60)],
+        &hash[..10]
+    )))
+}
+
+#[cfg(test)]
+mod tests;

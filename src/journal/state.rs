@@ -1,0 +1,172 @@
+//! What an app's journal remembers: `state.toml` and `run.toml` of an entry.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::commit::Commit;
+
+/// `state.toml`: where the app stands after an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// What went well last and is live, unless `started` says that something was begun since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployed: Option<Deployed>,
+    /// What went well before that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Deployed>,
+    /// The commit that was tried last and failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failed>,
+    /// The commit that `verify` would not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+    /// A commit that changed nothing of interest (`[source] paths`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Skipped>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Frozen>,
+    /// Set while a deploy runs. Found by a later run, it means that poller was killed in the middle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Started>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployed {
+    pub commit: Commit,
+    /// The name under `releases/`; absent with the layout `in-place`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    pub at: Timestamp,
+    pub run: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    pub commit: Commit,
+    /// How often it was tried; a script that said "not now" (75) or was interrupted does not count.
+    pub attempts: u32,
+    pub since: Timestamp,
+    pub reason: String,
+    /// Left in `releases/` for a look until the next attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Whether the failed commit stayed live (`on_failure = "keep"`), so that it must be reckoned with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub commit: Commit,
+    pub reason: String,
+    pub since: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    pub commit: Commit,
+    /// The patterns that it was held against: other patterns, another look.
+    pub paths: Vec<String>,
+    pub since: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    pub by: String,
+    pub reason: String,
+    pub since: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    pub commit: Commit,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    pub at: Timestamp,
+    pub run: String,
+}
+
+/// Why a deploy is made; the word that the script sees as `POLLER_REASON` for all but `interrupted`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Deploy,
+    Retry,
+    Rollback,
+    Refusal,
+    Skip,
+}
+
+impl Kind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Deploy => "deploy",
+            Kind::Retry => "retry",
+            Kind::Rollback => "rollback",
+            Kind::Refusal => "refusal",
+            Kind::Skip => "skip",
+        }
+    }
+}
+
+/// How an entry's run ended, or that it has not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    Started,
+    Deployed,
+    Failed,
+    /// The script said 75, "not now".
+    Deferred,
+    Interrupted,
+    Refused,
+    Skipped,
+    /// Input or output on this machine, after the deploy had begun.
+    Error,
+}
+
+impl Ending {
+    pub fn word(self) -> &'static str {
+        match self {
+            Ending::Started => "started",
+            Ending::Deployed => "deployed",
+            Ending::Failed => "failed",
+            Ending::Deferred => "deferred",
+            Ending::Interrupted => "interrupted",
+            Ending::Refused => "refused",
+            Ending::Skipped => "skipped",
+            Ending::Error => "error",
+        }
+    }
+}
+
+/// `run.toml`: what this entry is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// UUIDv7, the same in the log.
+    pub id: String,
+    pub kind: Kind,
+    pub outcome: Ending,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Commit>,
+    pub to: Commit,
+    #[serde(rename = "ref")]
+    pub reference: String,
+    pub who: String,
+    pub started: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// Of the command that decided the outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Milliseconds a stage took.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ms: BTreeMap<String, u64>,
+}

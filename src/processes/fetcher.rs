@@ -1,0 +1,124 @@
+//! The fetcher: everything that reads what a git server sent, as the fetch user.
+//!
+//! It answers one request after another until its input ends. Descriptor 3 leads to the stager.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::messages::{FetcherReply, FetcherRequest};
+use super::wire;
+use crate::commit::Commit;
+use crate::journal;
+use crate::outcome::Failure;
+use crate::stages::fetch::{self, Lock, Opened};
+use crate::stages::{stream, verify};
+use crate::sys::privdrop::inherited;
+
+/// The descriptor on which trees go to the stager.
+pub const STREAM: i32 = 3;
+
+pub fn run() -> Result<()> {
+    let mut input = std::io::stdin().lock();
+    let mut session = Session {
+        opened: None,
+        commit: None,
+        stager: None,
+    };
+    while let Some(request) = wire::receive::<FetcherRequest>(&mut input)? {
+        let reply = session.answer(request).map_err(Failure::of);
+        wire::send(&mut std::io::stdout().lock(), &reply)?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Session {
+    opened: Option<Opened>,
+    commit: Option<Commit>,
+    stager: Option<File>,
+}
+
+impl Session {
+    fn answer(&mut self, request: FetcherRequest) -> Result<FetcherReply> {
+        match request {
+            FetcherRequest::Open { repository } => {
+                self.open(repository)?;
+                Ok(FetcherReply::Opened)
+            }
+            FetcherRequest::Fetch(request) => {
+                let (opened, commit) = fetch::fetch(&request, progress())?;
+                self.opened = Some(opened);
+                self.commit = Some(commit.clone());
+                Ok(FetcherReply::Fetched { commit })
+            }
+            FetcherRequest::Verify(request) => {
+                let commit = self.commit.as_ref().context("nothing was fetched")?;
+                Ok(FetcherReply::Verified(verify::verify(
+                    &self.opened()?.repo,
+                    commit,
+                    &request,
+                )?))
+            }
+            FetcherRequest::Stream(request) => {
+                let stager = match self.stager.take() {
+                    Some(open) => open,
+                    None => File::from(inherited(STREAM)?),
+                };
+                let mut to = BufWriter::with_capacity(256 << 10, stager);
+                let done = stream::stream(&self.opened()?.repo, &request, &mut to)
+                    .and_then(|()| Ok(to.flush()?));
+                let (stager, _) = to.into_parts();
+                self.stager = Some(stager);
+                match done {
+                    Ok(()) => Ok(FetcherReply::Streamed),
+                    Err(e) if is_broken_pipe(&e) => Ok(FetcherReply::StagerGone),
+                    Err(e) => Err(e),
+                }
+            }
+            FetcherRequest::Record { app, entry } => {
+                let repo = &self.opened()?.repo;
+                let _lock = Lock::take(repo.path(), "refs.lock")?;
+                fetch::clean_refs(repo.path())?;
+                Ok(FetcherReply::Recorded {
+                    head: journal::append(repo, &app, &entry)?,
+                })
+            }
+        }
+    }
+
+    fn open(&mut self, repository: PathBuf) -> Result<()> {
+        self.opened = Some(Opened::existing(&repository)?);
+        Ok(())
+    }
+
+    fn opened(&self) -> Result<&Opened> {
+        self.opened.as_ref().context("no repository was opened")
+    }
+}
+
+/// Tells the supervisor how far the transfer is, a few times a second.
+fn progress() -> impl FnMut(usize, usize, usize) {
+    let mut last = Instant::now();
+    move |received, total, bytes| {
+        if last.elapsed() >= Duration::from_millis(200) {
+            last = Instant::now();
+            let reply: Result<FetcherReply, Failure> = Ok(FetcherReply::Progress {
+                received,
+                total,
+                bytes,
+            });
+            // A supervisor that is gone takes this process with it.
+            let _ = wire::send(&mut std::io::stdout().lock(), &reply);
+        }
+    }
+}
+
+fn is_broken_pipe(e: &anyhow::Error) -> bool {
+    e.chain()
+        .filter_map(|e| e.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,282 @@
+//! The supervisor's end of a helper process: start it, ask it, and end it when it takes too long.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::pipe2;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Role, wire};
+use crate::outcome::{Class, Failure};
+use crate::sys::account::Account;
+use crate::sys::privdrop::{Confinement, NewPrivileges, confine, pass_descriptor};
+use crate::sys::signals::{Stop, until};
+
+/// For helpers and scripts alike, unless the app's `env` says otherwise.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long to wait for an answer, and what cuts the wait short.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    pub time: Duration,
+    /// None for what must be finished even when poller was told to stop.
+    pub stop: Option<&'a Stop>,
+    /// What a wait that was too long means.
+    pub class: Class,
+}
+
+/// How a helper is started.
+pub struct Start<'a> {
+    pub role: Role,
+    pub account: Option<&'a Account>,
+    pub umask: u32,
+    /// Files that become descriptors 3, 4, … of the helper.
+    pub descriptors: Vec<OwnedFd>,
+    /// Its standard input, when somebody else writes to that pipe too.
+    pub input: Option<(OwnedFd, OwnedFd)>,
+}
+
+pub struct Helper {
+    role: Role,
+    child: Child,
+    input: Option<File>,
+    output: File,
+}
+
+impl Helper {
+    pub fn start(start: Start) -> Result<Helper> {
+        // The link to this very program works for every user, wherever the file lies, and goes on
+        // working when the file is replaced during the run.
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg0("poller")
+            .arg(start.role.word())
+            .arg(std::process::id().to_string());
+        command.env_clear().env("PATH", PATH).env("LANG", "C.UTF-8");
+        match start.account {
+            Some(account) => drop(
+                command
+                    .env("HOME", &account.home)
+                    .env("USER", &account.name),
+            ),
+            None => pass_own(&mut command),
+        }
+        let (theirs, ours) = match start.input {
+            Some(pipe) => pipe,
+            None => pipe2(OFlag::O_CLOEXEC).context("a pipe")?,
+        };
+        command.stdin(theirs).stdout(Stdio::piped());
+        let kept = 3 + start.descriptors.len() as u32;
+        // The descriptors are moved out of the way first: a target may be the number of another source.
+        let aside: Vec<OwnedFd> = start
+            .descriptors
+            .iter()
+            .map(|fd| above(fd, 10))
+            .collect::<Result<_>>()?;
+        for (target, fd) in (3..).zip(&aside) {
+            pass_descriptor(&mut command, fd.as_raw_fd(), target);
+        }
+        let confinement = Confinement {
+            account: start.account,
+            directory: Path::new("/"),
+            umask: start.umask,
+            new_privileges: if start.role == Role::Keeper {
+                NewPrivileges::Allowed
+            } else {
+                NewPrivileges::Denied
+            },
+            keep_below: kept,
+        };
+        confine(&mut command, &confinement)?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("starting the {}", name(start.role)))?;
+        let output = child.stdout.take().context("a child without its pipe")?;
+        Ok(Helper {
+            role: start.role,
+            child,
+            input: Some(File::from(ours)),
+            output: File::from(OwnedFd::from(output)),
+        })
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    pub fn output(&self) -> &File {
+        &self.output
+    }
+
+    pub fn send<T: Serialize>(&mut self, message: &T) -> Result<()> {
+        let role = name(self.role);
+        let input = self
+            .input
+            .as_mut()
+            .with_context(|| format!("the {role} is not listening any more"))?;
+        wire::send(input, message).with_context(|| format!("asking the {role}"))
+    }
+
+    /// Ends its input: nothing more will be said to it.
+    pub fn hang_up(&mut self) {
+        self.input = None;
+    }
+
+    pub fn ask<T: Serialize, R: DeserializeOwned>(
+        &mut self,
+        message: &T,
+        patience: Patience,
+    ) -> Result<R> {
+        // A helper that died does not listen; why it died is told by what comes (or not) from it.
+        let sent = self.send(message);
+        match self.receive(patience) {
+            Ok(reply) => sent.map(|()| reply),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The next message. A helper that takes too long is ended; so is one that talks nonsense.
+    pub fn receive<R: DeserializeOwned>(&mut self, patience: Patience) -> Result<R> {
+        let end = Instant::now() + patience.time;
+        let mut watched = Watched {
+            file: &self.output,
+            end,
+            stop: patience.stop,
+        };
+        let failure = match wire::receive(&mut watched) {
+            Ok(Some(message)) => return Ok(message),
+            Ok(None) => self.died(),
+            Err(e) => match patience.stop.and_then(Stop::cause) {
+                Some(cause) => Failure::new(Class::Busy, format!("stopped by {cause}")),
+                None if Instant::now() >= end => Failure::new(
+                    patience.class,
+                    format!(
+                        "the {} took longer than {} s and was ended",
+                        name(self.role),
+                        patience.time.as_secs()
+                    ),
+                ),
+                None => Failure::new(
+                    Class::Bug,
+                    format!("the {} does not speak as it should: {e:#}", name(self.role)),
+                ),
+            },
+        };
+        self.end();
+        Err(failure.into())
+    }
+
+    /// Why a helper is gone that should have answered.
+    fn died(&mut self) -> Failure {
+        let role = name(self.role);
+        let Ok(status) = self.child.wait() else {
+            return Failure::new(Class::Bug, format!("the {role} is gone"));
+        };
+        match status.signal().and_then(|s| Signal::try_from(s).ok()) {
+            // libgit2 writes packs through memory maps: a full disk is a signal there.
+            Some(Signal::SIGBUS) => {
+                Failure::new(Class::Io, format!("the {role} could not write to the disk"))
+                    .help("make room (df -h, df -i); the next run goes on by itself")
+            }
+            Some(Signal::SIGKILL) => {
+                Failure::new(Class::Io, format!("the {role} was killed from outside"))
+                    .help("out of memory? look at: journalctl -k --grep 'Out of memory'")
+            }
+            Some(signal) => Failure::new(Class::Protocol, format!("the {role} crashed ({signal})"))
+                .help("nothing was published; please report it, with the commit it crashed on"),
+            None => Failure::new(
+                Class::Bug,
+                format!("the {role} ended ({status}) without an answer"),
+            ),
+        }
+    }
+
+    fn end(&mut self) {
+        self.input = None;
+        // It may be gone already, which is the aim.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Lets it end by itself, which it does when its input ends.
+    pub fn finish(mut self) {
+        self.input = None;
+        let mut watched = Watched {
+            file: &self.output,
+            end: Instant::now() + Duration::from_secs(5),
+            stop: None,
+        };
+        let _ = io::copy(&mut watched, &mut io::sink());
+        self.end();
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // A keeper ends its script's tree first, so it is left to itself.
+        if self.role == Role::Keeper {
+            self.input = None;
+            let _ = self.child.wait();
+        } else {
+            self.end();
+        }
+    }
+}
+
+fn name(role: Role) -> &'static str {
+    role.word().trim_start_matches('_')
+}
+
+/// An ordinary user's `ssh_command` may want the agent and the home of that user.
+fn pass_own(command: &mut Command) {
+    for variable in ["HOME", "USER", "SSH_AUTH_SOCK"] {
+        if let Some(value) = std::env::var_os(variable) {
+            command.env(variable, value);
+        }
+    }
+}
+
+fn above(fd: &OwnedFd, lowest: i32) -> Result<OwnedFd> {
+    let copy = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(lowest))
+        .context("a descriptor")?;
+    crate::sys::privdrop::inherited(copy)
+}
+
+/// Reads a pipe, but not longer than `end`, and not past a stop.
+struct Watched<'a> {
+    file: &'a File,
+    end: Instant,
+    stop: Option<&'a Stop>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut fds = vec![PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+            if let Some(stop) = self.stop {
+                fds.push(PollFd::new(stop.descriptor(), PollFlags::POLLIN));
+            }
+            match poll(&mut fds, until(self.end)) {
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(e.into()),
+                Ok(_) if fds[0].any() == Some(true) => return (&*self.file).read(buffer),
+                Ok(_) if fds.get(1).is_some_and(|fd| fd.any() == Some(true)) => {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                Ok(_) if Instant::now() >= self.end => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! What poller's processes say to each other. Every request has one reply, but for [`Reply::Progress`].
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::commit::Commit;
+use crate::config::{Follow, Layout, Remote};
+use crate::journal::{Entry, Journal};
+use crate::outcome::Failure;
+use crate::sys::account::Account;
+use crate::sys::privdrop::NewPrivileges;
+use crate::sys::proc::Identity;
+
+/// Text that must not end up in a log or an error.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// By what right a remote is asked. Keys come with the request, since only the supervisor may read them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Access {
+    Key {
+        path: PathBuf,
+        key: Secret,
+        known_hosts_path: PathBuf,
+        known_hosts: String,
+    },
+    /// `ssh_command`
+    Program(Vec<String>),
+    Local,
+}
+
+/// Where an app's commits come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// As configured, for messages.
+    pub url: String,
+    pub remote: Remote,
+    pub access: Access,
+    /// How long the server may be silent.
+    pub timeout: Duration,
+}
+
+/// The one thing that the prober is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Probe {
+    pub apps: Vec<ProbeApp>,
+    /// Connections open at once.
+    pub connections: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProbeApp {
+    pub name: String,
+    pub origin: Origin,
+    pub follow: Follow,
+    pub repository: PathBuf,
+}
+
+/// What the prober says of one app, as soon as it knows.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Probed {
+    pub app: String,
+    pub journal: Result<Journal, Failure>,
+    pub tip: Result<Tip, Failure>,
+}
+
+/// Where the followed ref stands on the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tip {
+    /// The full name, such as `refs/tags/v1.4.0`.
+    pub reference: String,
+    /// What the ref holds: a commit, or a tag object.
+    pub object: Commit,
+    /// The commit, tags peeled, as far as the server told.
+    pub commit: Commit,
+}
+
+/// What a fetcher is asked, one at a time.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FetcherRequest {
+    /// Opens a repository that is there, without asking its server anything.
+    Open {
+        repository: PathBuf,
+    },
+    Fetch(Fetch),
+    Verify(Verify),
+    /// Streams a commit's tree to the stager.
+    Stream(StreamTree),
+    Record {
+        app: String,
+        entry: Box<Entry>,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Fetch {
+    pub origin: Origin,
+    pub tip: Tip,
+    pub repository: PathBuf,
+    /// For a dry run: objects go to a folder of their own that is removed at the end.
+    pub quarantine: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Verify {
+    /// What was deployed: the new commit must descend from it.
+    pub deployed: Option<Commit>,
+    pub rewind: Rewind,
+    pub subdir: Option<String>,
+    /// Paths that are linked to `shared/` and so are not published.
+    pub shared: Vec<String>,
+    /// Patterns of interest; none: everything is.
+    pub paths: Vec<String>,
+    /// Whether to list commits and files, for a dry run.
+    pub summary: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rewind {
+    Allowed,
+    Refused,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StreamTree {
+    /// None: an empty tree, which takes back the first in-place deploy of an app.
+    pub commit: Option<Commit>,
+    pub subdir: Option<String>,
+    /// Paths that are linked to `shared/` instead.
+    pub shared: Vec<String>,
+    /// What may be live, for the layout `in-place`: what differs from any of these is sent. None in it
+    /// stands for an empty target. After an interrupted deploy the live tree may hold files of more
+    /// than one commit. Without any, all of the tree is sent.
+    pub bases: Vec<Option<Commit>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FetcherReply {
+    Opened,
+    Progress {
+        received: usize,
+        total: usize,
+        bytes: usize,
+    },
+    /// The commit that the ref holds now, tags peeled.
+    Fetched {
+        commit: Commit,
+    },
+    Verified(Verified),
+    Streamed,
+    /// The stager ended before the tree did; its own reply says why.
+    StagerGone,
+    Recorded {
+        head: Commit,
+    },
+}
+
+/// What `verify` found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Set when no path of interest changed.
+    pub of_no_interest: bool,
+    /// Submodules and the like, worth a line in the log.
+    pub warnings: Vec<String>,
+    pub files: u64,
+    pub bytes: u64,
+    pub summary: Option<Summary>,
+}
+
+/// What a dry run shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    pub commits: Vec<SummaryCommit>,
+    pub commits_total: usize,
+    /// `A path`, `M path`, `D path`.
+    pub files: Vec<String>,
+    pub files_total: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SummaryCommit {
+    pub commit: Commit,
+    pub subject: String,
+    pub author: String,
+    /// Seconds since the epoch.
+    pub time: i64,
+}
+
+/// What a stager is asked. After `Stage` the tree follows on the same stream.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StagerJob {
+    pub directory: PathBuf,
+    pub layout: Layout,
+    pub request: StagerRequest,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum StagerRequest {
+    /// Whether the target may be deployed to for the first time.
+    Inspect,
+    Stage {
+        name: String,
+        commit: Option<Commit>,
+        shared: Vec<String>,
+    },
+    /// Makes what was staged live.
+    Activate { name: String },
+    /// Puts `current` back, or removes it when there is nothing to go back to.
+    Restore { release: Option<String> },
+    /// Removes what is no longer needed.
+    Retire {
+        keep: usize,
+        protect: Vec<String>,
+        remove: Vec<String>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StagerReply {
+    Inspected,
+    Staged {
+        files: u64,
+        bytes: u64,
+        warnings: Vec<String>,
+    },
+    Activated,
+    Restored,
+    Retired {
+        removed: Vec<String>,
+        warnings: Vec<String>,
+    },
+}
+
+/// One command for a keeper to run and to end.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Keep {
+    pub argv: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    pub directory: PathBuf,
+    /// None: as poller itself.
+    pub account: Option<Account>,
+    pub umask: u32,
+    pub new_privileges: NewPrivileges,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Kept {
+    Started(Option<Identity>),
+    /// It could not be started at all: the error number.
+    NotStarted {
+        errno: i32,
+    },
+    Ended(End),
+}
+
+/// How a command ended, and what it left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    pub cause: Cause,
+    pub exit: Option<i32>,
+    pub signal: Option<i32>,
+    /// Processes that outlived the command and were ended.
+    pub left: Vec<String>,
+    /// Processes that could not be ended: another user's, by sudo, or stuck in the kernel.
+    pub alive: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// By itself.
+    Exited,
+    /// Its time was up.
+    Deadline,
+    /// poller was told to stop, or died.
+    Stopped,
+}

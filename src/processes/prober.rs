@@ -1,0 +1,217 @@
+//! The prober: asks for the tips of all apps and reads their journals, as the fetch user.
+//!
+//! Apps that share host, port, user and identity share a connection; those that share a repository
+//! too share the question. Answers go out as they come, so that a slow server holds up nobody else.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::messages::{Access, Probe, ProbeApp, Probed, Tip};
+use super::wire;
+use crate::config::{Follow, Remote};
+use crate::journal;
+use crate::outcome::{Class, Failure};
+use crate::remote::ls_refs::{self, Wanted};
+use crate::remote::session::{Session, Stage, timed_out};
+use crate::remote::{Complaint, Conversation, Protocol, local, openssh};
+use crate::stages::probe;
+
+/// sshd's MaxSessions is 10.
+const CHANNELS: usize = 8;
+
+type Answers = Vec<(usize, Result<Tip, Failure>)>;
+
+pub fn run() -> Result<()> {
+    let request: Probe = wire::receive(&mut std::io::stdin().lock())?.context("no request")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(probe(Arc::new(request), &mut std::io::stdout().lock()));
+    // A name server that never answers keeps a thread busy; this process does not wait for it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn probe(request: Arc<Probe>, out: &mut impl Write) -> Result<()> {
+    let connections = Arc::new(Semaphore::new(request.connections.max(1)));
+    let mut tasks: JoinSet<Answers> = JoinSet::new();
+    for group in groups(&request.apps) {
+        let (request, connections) = (Arc::clone(&request), Arc::clone(&connections));
+        tasks.spawn(async move {
+            let Ok(_permit) = connections.acquire().await else {
+                return Vec::new();
+            };
+            ask_group(&request.apps, group).await
+        });
+    }
+    // The connections are begun before the journals are read: disk and network work side by side.
+    tokio::task::yield_now().await;
+    let journals: Vec<_> = request
+        .apps
+        .iter()
+        .map(|app| journal::read(&app.repository, &app.name).map_err(Failure::of))
+        .collect();
+    let mut journals: Vec<Option<_>> = journals.into_iter().map(Some).collect();
+    while let Some(answers) = tasks.join_next().await {
+        for (index, tip) in answers.context("a probe that broke")? {
+            let journal = journals[index].take().context("an app answered twice")?;
+            wire::send(
+                out,
+                &Probed {
+                    app: request.apps[index].name.clone(),
+                    journal,
+                    tip,
+                },
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Indices of apps that are asked over one connection.
+fn groups(apps: &[ProbeApp]) -> Vec<Vec<usize>> {
+    let mut groups: HashMap<(&Access, Option<(&str, &str, u16)>, Option<&Remote>), Vec<usize>> =
+        HashMap::new();
+    for (index, app) in apps.iter().enumerate() {
+        let key = match (&app.origin.remote, &app.origin.access) {
+            (
+                Remote::Ssh {
+                    user, host, port, ..
+                },
+                access @ Access::Key { .. },
+            ) => (access, Some((user.as_str(), host.as_str(), *port)), None),
+            (remote, access) => (access, None, Some(remote)),
+        };
+        groups.entry(key).or_default().push(index);
+    }
+    groups.into_values().collect()
+}
+
+async fn ask_group(apps: &[ProbeApp], group: Vec<usize>) -> Answers {
+    let Some(origin) = group.first().map(|&index| &apps[index].origin) else {
+        return Vec::new();
+    };
+    let timeout = group
+        .iter()
+        .map(|&i| apps[i].origin.timeout)
+        .max()
+        .unwrap_or(origin.timeout);
+    let all = |failure: Failure| group.iter().map(|&i| (i, Err(failure.clone()))).collect();
+    match (&origin.access, &origin.remote) {
+        (Access::Local, Remote::Local(path)) => {
+            let path = path.clone();
+            let refs = tokio::task::spawn_blocking(move || local::refs(&path)).await;
+            let refs = refs.unwrap_or_else(|e| Err(Failure::new(Class::Bug, e.to_string())));
+            let tip = |i: &usize, refs: &[_]| {
+                probe::tip(
+                    &apps[*i].origin.url,
+                    &apps[*i].follow,
+                    refs,
+                    refs.is_empty(),
+                )
+            };
+            match refs {
+                Ok(refs) => group.iter().map(|i| (*i, tip(i, &refs))).collect(),
+                Err(failure) => all(failure),
+            }
+        }
+        (Access::Program(argv), remote) => {
+            let stage = Stage::default();
+            stage.enter("waiting for ssh_command");
+            let opened = openssh::upload_pack(argv, remote, Protocol::V2);
+            ask(apps, &group, async { opened }, &stage, timeout).await
+        }
+        _ => {
+            let stage = Stage::default();
+            let session = match tokio::time::timeout(timeout, Session::open(origin, &stage)).await {
+                Ok(Ok(session)) => session,
+                Ok(Err(failure)) => return all(failure),
+                Err(_) => return all(timed_out(&origin.url, &stage, timeout)),
+            };
+            ask_session(apps, &group, &session, timeout).await
+        }
+    }
+}
+
+/// One channel a repository, a few at once.
+async fn ask_session(
+    apps: &[ProbeApp],
+    group: &[usize],
+    session: &Session,
+    timeout: Duration,
+) -> Answers {
+    let mut by_path: HashMap<&str, Vec<usize>> = HashMap::new();
+    for &index in group {
+        if let Remote::Ssh { path, .. } = &apps[index].origin.remote {
+            by_path.entry(path).or_default().push(index);
+        }
+    }
+    let channels = Semaphore::new(CHANNELS);
+    let asked = by_path.iter().map(async |(path, indices)| {
+        let Ok(_permit) = channels.acquire().await else {
+            return Vec::new();
+        };
+        let stage = Stage::default();
+        ask(
+            apps,
+            indices,
+            session.upload_pack(path, Protocol::V2, &stage),
+            &stage,
+            timeout,
+        )
+        .await
+    });
+    futures_util::future::join_all(asked)
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Opens one conversation and asks for what these apps of one repository follow.
+async fn ask(
+    apps: &[ProbeApp],
+    indices: &[usize],
+    open: impl Future<Output = Result<(Box<dyn Conversation>, Complaint), Failure>>,
+    stage: &Stage,
+    timeout: Duration,
+) -> Answers {
+    let Some(url) = indices.first().map(|&i| apps[i].origin.url.as_str()) else {
+        return Vec::new();
+    };
+    let wanted: Vec<Wanted> = indices
+        .iter()
+        .map(|&i| probe::wanted(&apps[i].follow))
+        .collect();
+    let exchange = async {
+        let (mut conversation, complaint) = open.await?;
+        match ls_refs::ask(&mut conversation, &wanted).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                // The complaint travels apart from the output and may come a moment later: what ends
+                // the wait is the end of the conversation, or the deadline around all this.
+                let mut rest = Vec::new();
+                let _ = tokio::io::AsyncReadExt::read_to_end(
+                    &mut tokio::io::AsyncReadExt::take(&mut conversation, 4096),
+                    &mut rest,
+                )
+                .await;
+                Err(probe::failure(url, error, complaint.text()))
+            }
+        }
+    };
+    let answer = tokio::time::timeout(timeout, exchange)
+        .await
+        .unwrap_or_else(|_| Err(timed_out(url, stage, timeout)));
+    let tip = |follow: &Follow| match &answer {
+        Ok(answer) => probe::tip_of_answer(url, follow, answer),
+        Err(failure) => Err(failure.clone()),
+    };
+    indices.iter().map(|&i| (i, tip(&apps[i].follow))).collect()
+}

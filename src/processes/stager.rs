@@ -1,0 +1,80 @@
+//! The stager: the one process that touches the target directory, as the app's deploy user.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use super::messages::{StagerJob, StagerReply, StagerRequest};
+use super::wire;
+use crate::config::Layout;
+use crate::outcome::Failure;
+use crate::stages::activate::Target;
+use crate::stages::stage::Staged;
+
+pub fn run() -> Result<()> {
+    let mut input = std::io::BufReader::with_capacity(256 << 10, std::io::stdin().lock());
+    let mut waiting = None;
+    while let Some(job) = wire::receive::<StagerJob>(&mut input)? {
+        let reply = answer(job, &mut input, &mut waiting).map_err(Failure::of);
+        let broke_off = reply.is_err();
+        wire::send(&mut std::io::stdout().lock(), &reply)?;
+        if broke_off {
+            // What is left of a tree in the pipe is no request.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn answer(
+    job: StagerJob,
+    input: &mut impl Read,
+    waiting: &mut Option<(PathBuf, Staged)>,
+) -> Result<StagerReply> {
+    let target = Target::open(&job.directory)?;
+    match (job.request, job.layout) {
+        (StagerRequest::Inspect, layout) => {
+            target.inspect(layout == Layout::Releases)?;
+            Ok(StagerReply::Inspected)
+        }
+        (
+            StagerRequest::Stage {
+                name,
+                commit,
+                shared,
+            },
+            Layout::Releases,
+        ) => target.stage_release(&name, commit.as_ref(), &shared, input),
+        (StagerRequest::Stage { commit, .. }, Layout::InPlace) => {
+            let (reply, staged) = target.stage_in_place(commit.as_ref(), input)?;
+            *waiting = Some((job.directory, staged));
+            Ok(reply)
+        }
+        (StagerRequest::Activate { name }, Layout::Releases) => {
+            target.switch(Some(&name))?;
+            Ok(StagerReply::Activated)
+        }
+        (StagerRequest::Activate { .. }, Layout::InPlace) => {
+            let (directory, staged) = waiting.take().context("nothing was staged")?;
+            anyhow::ensure!(directory == job.directory, "staged for another directory");
+            target.apply(&staged)?;
+            Ok(StagerReply::Activated)
+        }
+        (StagerRequest::Restore { release }, Layout::Releases) => {
+            target.switch(release.as_deref())?;
+            Ok(StagerReply::Restored)
+        }
+        (
+            StagerRequest::Retire {
+                keep,
+                protect,
+                remove,
+            },
+            Layout::Releases,
+        ) => target.retire(keep, &protect, &remove),
+        (StagerRequest::Restore { .. } | StagerRequest::Retire { .. }, Layout::InPlace) => {
+            bail!("a request that makes no sense in place")
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! The supervisor: what must be done with full rights, and nothing more. It reads the configuration and
+//! the keys, takes the locks, starts the others and hands each what it needs.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::unistd::Uid;
+
+use super::Role;
+use super::helper::{Helper, Patience, Start};
+use super::messages::{Access, Origin, Probe, ProbeApp, Probed, Secret};
+use crate::config::{self, App, Config, Defaults, Paths, Reader};
+use crate::journal;
+use crate::outcome::{Class, Failure};
+use crate::sys::account::Account;
+use crate::sys::signals::Stop;
+use crate::sys::trusted_file::{self, Secrecy};
+
+/// Reads configuration that only root or the caller can have written.
+struct Trusted;
+
+impl Reader for Trusted {
+    fn read(&self, path: &Path) -> Result<String> {
+        trusted_file::read(path, Secrecy::Public)
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        if !folder
+            .try_exists()
+            .with_context(|| folder.display().to_string())?
+        {
+            return Ok(Vec::new());
+        }
+        trusted_file::check_folder(folder)?;
+        let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+        entries.map(|entry| Ok(entry?.path())).collect()
+    }
+}
+
+/// Where an ordinary user's things are when nothing else is said, and root's.
+pub fn load(file: Option<&Path>) -> Result<Config, Failure> {
+    let root = Uid::effective().is_root();
+    let host_name = nix::unistd::gethostname()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let (default_file, paths) = if root {
+        let paths = Paths {
+            state: "/var/lib/poller".into(),
+            run: "/run/poller".into(),
+            log: "/var/log/poller/poller.log".into(),
+        };
+        (PathBuf::from("/etc/poller/poller.toml"), paths)
+    } else {
+        let state = xdg("XDG_STATE_HOME", ".local/state")?.join("poller");
+        let paths = Paths {
+            run: state.join("run"),
+            log: state.join("poller.log"),
+            state,
+        };
+        (
+            xdg("XDG_CONFIG_HOME", ".config")?.join("poller/poller.toml"),
+            paths,
+        )
+    };
+    let defaults = Defaults {
+        host_name,
+        paths,
+        optional_file: file.is_none(),
+    };
+    let file = file.map_or(default_file, Path::to_owned);
+    config::load(&file, defaults, &Trusted).map_err(load_failure)
+}
+
+fn xdg(variable: &str, default: &str) -> Result<PathBuf, Failure> {
+    // The specification: a path that is not absolute is to be ignored.
+    if let Some(set) = std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|p| p.is_absolute())
+    {
+        return Ok(set);
+    }
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .filter(|p| p.is_absolute());
+    let home = home.ok_or_else(|| {
+        Failure::new(Class::Config, "HOME is not set")
+            .help("set it, or name a file: poller --config FILE")
+    })?;
+    Ok(home.join(default))
+}
+
+/// A problem in a file is its own text; an unreadable file is as trusted_file says.
+pub fn load_failure(error: config::LoadError) -> Failure {
+    match error {
+        config::LoadError::Problem(problem) => {
+            let text = problem.to_string();
+            Failure::new(Class::Config, text)
+        }
+        config::LoadError::Read(error) => {
+            missing_is_config(error, "name another one: poller --config FILE")
+        }
+    }
+}
+
+/// A file that is named and not there is a wrong configuration, not a broken disk.
+fn missing_is_config(error: anyhow::Error, help: &str) -> Failure {
+    let missing = error
+        .chain()
+        .filter_map(|e| e.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == std::io::ErrorKind::NotFound);
+    let failure = Failure::of(error);
+    if missing && failure.class == Class::Io {
+        return Failure {
+            class: Class::Config,
+            ..failure
+        }
+        .help(help);
+    }
+    failure
+}
+
+/// An app with everything looked up and checked, before any network.
+pub struct Prepared<'c> {
+    pub app: &'c App,
+    /// Who the scripts run as.
+    pub account: Account,
+    pub origin: Origin,
+    pub repository: PathBuf,
+}
+
+/// Looks accounts up and reads keys, each file once.
+pub struct Preparation<'c> {
+    config: &'c Config,
+    me: Account,
+    is_root: bool,
+    read: HashMap<(PathBuf, Secrecy), Result<String, Failure>>,
+}
+
+impl<'c> Preparation<'c> {
+    pub fn new(config: &'c Config) -> Result<Self> {
+        Ok(Preparation {
+            config,
+            me: Account::current()?,
+            is_root: Uid::effective().is_root(),
+            read: HashMap::new(),
+        })
+    }
+
+    pub fn prepare(&mut self, app: &'c App) -> Result<Prepared<'c>> {
+        let account = self.deploy_account(app)?;
+        for command in [
+            &app.deploy.build,
+            &app.deploy.script,
+            &app.health.as_ref().map(|h| h.command.clone()),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let program = Path::new(command.program());
+            if program.is_absolute() {
+                trusted_file::check_program(program).map_err(|e| {
+                    missing_is_config(
+                        e,
+                        "name a program of this host, or a file of the release as ./NAME",
+                    )
+                })?;
+            }
+        }
+        let source = &app.source;
+        let access = match (&source.remote, &source.ssh_command) {
+            (config::Remote::Local(_), _) => Access::Local,
+            (config::Remote::Ssh { .. }, Some(argv)) => Access::Program(argv.clone()),
+            (config::Remote::Ssh { .. }, None) => self.key(app)?,
+        };
+        let origin = Origin {
+            url: source.url.clone(),
+            remote: source.remote.clone(),
+            access,
+            timeout: source.timeout,
+        };
+        let repository = journal::repository_path(
+            &self.config.paths.state,
+            &source.url,
+            source.identity.as_deref(),
+        )?;
+        Ok(Prepared {
+            app,
+            account,
+            origin,
+            repository,
+        })
+    }
+
+    fn deploy_account(&self, app: &App) -> Result<Account> {
+        let deploy = &app.deploy;
+        if self.is_root {
+            let Some(user) = &deploy.user else {
+                return Err(Failure::new(
+                    Class::Config,
+                    format!("{}: `[deploy] user` is missing", app.file.display()),
+                )
+                .help("name the user that the script runs as: user = \"www-data\"")
+                .into());
+            };
+            return Account::named(user, deploy.group.as_deref())
+                .with_context(|| app.file.display().to_string());
+        }
+        let group = deploy
+            .group
+            .as_deref()
+            .map(|g| nix::unistd::Group::from_name(g))
+            .transpose()?
+            .flatten();
+        let other_user = deploy.user.as_ref().filter(|user| **user != self.me.name);
+        let other_group = deploy
+            .group
+            .as_ref()
+            .filter(|_| group.is_none_or(|g| g.gid.as_raw() != self.me.gid));
+        if let Some(other) = other_user.or(other_group) {
+            return Err(Failure::new(
+                Class::Refused,
+                format!(
+                    "{}: poller runs as {} and cannot become {other}",
+                    app.file.display(),
+                    self.me.name
+                ),
+            )
+            .help("run it as root, or leave `user` and `group` out of `[deploy]`")
+            .into());
+        }
+        Ok(self.me.clone())
+    }
+
+    fn key(&mut self, app: &App) -> Result<Access> {
+        let source = &app.source;
+        let path = source
+            .identity
+            .clone()
+            .context("an SSH remote without an identity")?;
+        let new_key = format!(
+            "make one: ssh-keygen -t ed25519 -N '' -f {}",
+            path.display()
+        );
+        let key = self.file(&path, Secrecy::Private, &new_key)?;
+        let known_hosts_path = source.known_hosts.clone();
+        let known_hosts = self.file(
+            &known_hosts_path,
+            Secrecy::Public,
+            "pin the server's host key there: one line, as in OpenSSH's known_hosts",
+        )?;
+        Ok(Access::Key {
+            path,
+            key: Secret(key),
+            known_hosts_path,
+            known_hosts,
+        })
+    }
+
+    fn file(&mut self, path: &Path, secrecy: Secrecy, help: &str) -> Result<String> {
+        let read = || trusted_file::read(path, secrecy).map_err(|e| missing_is_config(e, help));
+        Ok(self
+            .read
+            .entry((path.to_owned(), secrecy))
+            .or_insert_with(read)
+            .clone()?)
+    }
+
+    /// The user for everything that reads what a git server sent. None: poller's own.
+    pub fn fetch_account(&self) -> Result<Option<Account>> {
+        if !self.is_root {
+            return Ok(None);
+        }
+        let name = &self.config.host.fetch_user;
+        let found = Account::named(name, None)
+            .map_err(Failure::of)
+            .map_err(|failure| {
+                let mut failure = Failure {
+                    message: format!("[host] fetch_user: {}", failure.message),
+                    ..failure
+                };
+                failure.help = vec![format!(
+                    "create it: useradd --system --home-dir {} --shell /usr/sbin/nologin {name}",
+                    self.config.paths.state.display()
+                )];
+                failure
+            })?;
+        Ok(Some(found))
+    }
+}
+
+/// Makes the folders that packages make too, where they are missing: /run is empty after a boot.
+pub fn make_folders(paths: &Paths, fetch: Option<&Account>) -> Result<()> {
+    make_folder(&paths.run, 0o755, None)?;
+    trusted_file::check_folder(&paths.run)?;
+    make_folder(&paths.state, 0o750, fetch)?;
+    if let Some(folder) = paths.log.parent() {
+        make_folder(folder, 0o750, None)?;
+        trusted_file::check_folder(folder)?;
+    }
+    Ok(())
+}
+
+fn make_folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, chown};
+    if path
+        .try_exists()
+        .with_context(|| path.display().to_string())?
+    {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+    }
+    std::fs::DirBuilder::new()
+        .mode(mode)
+        .create(path)
+        .with_context(|| path.display().to_string())?;
+    if let Some(owner) = owner {
+        chown(path, Some(owner.uid), Some(owner.gid))
+            .with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Asks for the tips of all apps; `answer` hears of each as soon as it is known.
+pub fn probe(
+    apps: &[&Prepared],
+    fetch: Option<&Account>,
+    jobs: usize,
+    stop: &Stop,
+    mut answer: impl FnMut(usize, Result<Probed, Failure>),
+) {
+    let mut waiting: HashMap<&str, usize> = apps
+        .iter()
+        .enumerate()
+        .map(|(i, p)| (p.app.name.as_str(), i))
+        .collect();
+    if waiting.is_empty() {
+        return;
+    }
+    let request = Probe {
+        apps: apps
+            .iter()
+            .map(|p| ProbeApp {
+                name: p.app.name.as_str().to_owned(),
+                origin: p.origin.clone(),
+                follow: p.app.source.follow.clone(),
+                repository: p.repository.clone(),
+            })
+            .collect(),
+        connections: jobs,
+    };
+    // The prober keeps the time itself, twice for an app: connecting, and the exchange. This stands over
+    // what it cannot time, such as a local repository on a dead network disk.
+    let longest = apps
+        .iter()
+        .map(|p| p.origin.timeout)
+        .max()
+        .unwrap_or_default();
+    let rounds = apps.len().div_ceil(jobs.max(1)) as u32 + 1;
+    let patience = Patience {
+        time: longest * 2 * rounds + Duration::from_secs(10),
+        stop: Some(stop),
+        class: Class::Unreachable,
+    };
+    let result = (|| -> Result<()> {
+        let start = Start {
+            role: Role::Prober,
+            account: fetch,
+            umask: 0o027,
+            descriptors: Vec::new(),
+            input: None,
+        };
+        let mut prober = Helper::start(start)?;
+        prober.send(&request)?;
+        while !waiting.is_empty() {
+            let probed: Probed = prober.receive(patience)?;
+            let index = waiting
+                .remove(probed.app.as_str())
+                .context("the prober answered for an app that was not asked for")?;
+            answer(index, Ok(probed));
+        }
+        prober.finish();
+        Ok(())
+    })();
+    if let Err(e) = result {
+        let failure = Failure::of(e);
+        waiting
+            .into_values()
+            .for_each(|index| answer(index, Err(failure.clone())));
+    }
+}
+
+/// Who started this run: the person behind sudo, else the user.
+pub fn who(me: &Account) -> String {
+    let behind_sudo = std::env::var("SUDO_USER")
+        .ok()
+        .filter(|name| !name.is_empty() && Uid::current().is_root());
+    behind_sudo.unwrap_or_else(|| me.name.clone())
+}

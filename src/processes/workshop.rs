@@ -1,0 +1,331 @@
+//! The helpers that work on one app, started when first needed, and what they can be asked.
+//!
+//! The stager's standard input has two writers that take turns: the supervisor, with requests, and
+//! the fetcher, with the tree in between. When either helper breaks, both go.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
+use super::Role;
+use super::helper::{Helper, Patience, Start};
+use super::messages::*;
+use crate::commit::Commit;
+use crate::config::App;
+use crate::journal::Entry;
+use crate::outcome::{Class, Failure};
+use crate::sys::account::Account;
+use crate::sys::signals::Stop;
+
+/// A transfer is watched by the stream itself, silence by silence; this stands over the rest of a fetch.
+const FETCH: Duration = Duration::from_secs(20 * 60);
+const VERIFY: Duration = Duration::from_secs(10 * 60);
+const STAGE: Duration = Duration::from_secs(20 * 60);
+/// Another run may be updating another app's ref in the same repository.
+const RECORD: Duration = Duration::from_secs(60);
+const SMALL: Duration = Duration::from_secs(60);
+
+pub struct Workshop<'r> {
+    app: &'r App,
+    repository: PathBuf,
+    fetch_account: Option<&'r Account>,
+    deploy_account: Option<Account>,
+    stop: &'r Stop,
+    fetcher: Option<Helper>,
+    stager: Option<Helper>,
+    /// Between the start of the one and the start of the other.
+    pipe: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl<'r> Workshop<'r> {
+    pub fn new(
+        app: &'r App,
+        repository: PathBuf,
+        fetch: Option<&'r Account>,
+        deploy: Option<Account>,
+        stop: &'r Stop,
+    ) -> Self {
+        Workshop {
+            app,
+            repository,
+            fetch_account: fetch,
+            deploy_account: deploy,
+            stop,
+            fetcher: None,
+            stager: None,
+            pipe: None,
+        }
+    }
+
+    pub fn fetch(
+        &mut self,
+        origin: &Origin,
+        tip: &Tip,
+        quarantine: bool,
+        mut progress: impl FnMut(usize, usize, usize),
+    ) -> Result<Commit> {
+        let patience = Patience {
+            time: FETCH,
+            stop: Some(self.stop),
+            class: Class::Unreachable,
+        };
+        let request = FetcherRequest::Fetch(Fetch {
+            origin: origin.clone(),
+            tip: tip.clone(),
+            repository: self.repository.clone(),
+            quarantine,
+        });
+        let fetcher = self.fetcher()?;
+        let mut reply: Result<FetcherReply, Failure> = fetcher.ask(&request, patience)?;
+        loop {
+            match reply? {
+                FetcherReply::Progress {
+                    received,
+                    total,
+                    bytes,
+                } => progress(received, total, bytes),
+                FetcherReply::Fetched { commit } => return Ok(commit),
+                other => return Err(unexpected(&other)),
+            }
+            reply = fetcher.receive(patience)?;
+        }
+    }
+
+    pub fn verify(&mut self, request: Verify) -> Result<Verified> {
+        let patience = Patience {
+            time: VERIFY,
+            stop: Some(self.stop),
+            class: Class::Protocol,
+        };
+        match self
+            .fetcher()?
+            .ask::<_, Result<_, Failure>>(&FetcherRequest::Verify(request), patience)??
+        {
+            FetcherReply::Verified(verified) => Ok(verified),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Whether the target may be deployed to for the first time.
+    pub fn inspect(&mut self) -> Result<()> {
+        self.small(StagerRequest::Inspect).map(drop)
+    }
+
+    /// Streams a tree from the fetcher to the stager. `stop` is None for a rollback that must be finished.
+    pub fn stage(
+        &mut self,
+        name: &str,
+        tree: StreamTree,
+        stop: Option<&Stop>,
+    ) -> Result<StagerReply> {
+        let patience = Patience {
+            time: STAGE,
+            stop,
+            class: Class::Io,
+        };
+        let shared = if self.app.target.layout == crate::config::Layout::Releases {
+            self.app.target.shared.clone()
+        } else {
+            Vec::new()
+        };
+        let job = self.job(StagerRequest::Stage {
+            name: name.to_owned(),
+            commit: tree.commit.clone(),
+            shared,
+        });
+        self.both()?;
+        let (Some(fetcher), Some(stager)) = (&mut self.fetcher, &mut self.stager) else {
+            anyhow::bail!("the helpers are gone");
+        };
+        stager.send(&job)?;
+        let streamed = match fetcher
+            .ask::<_, Result<FetcherReply, Failure>>(&FetcherRequest::Stream(tree), patience)
+        {
+            Ok(reply) => reply.map_err(anyhow::Error::from),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = streamed {
+            // Without its end the tree is nothing; the stager removes it when its input ends.
+            self.fetcher = None;
+            if let Some(mut stager) = self.stager.take() {
+                stager.hang_up();
+                let patience = Patience {
+                    time: SMALL,
+                    stop: None,
+                    class: Class::Io,
+                };
+                let _ = stager.receive::<Result<StagerReply, Failure>>(patience);
+            }
+            return Err(e);
+        }
+        let reply = stager.receive::<Result<StagerReply, Failure>>(patience);
+        self.settled(reply)
+    }
+
+    pub fn activate(&mut self, name: &str) -> Result<()> {
+        self.small(StagerRequest::Activate {
+            name: name.to_owned(),
+        })
+        .map(drop)
+    }
+
+    pub fn restore(&mut self, release: Option<String>) -> Result<()> {
+        self.small(StagerRequest::Restore { release }).map(drop)
+    }
+
+    pub fn retire(
+        &mut self,
+        keep: usize,
+        protect: Vec<String>,
+        remove: Vec<String>,
+    ) -> Result<StagerReply> {
+        self.small(StagerRequest::Retire {
+            keep,
+            protect,
+            remove,
+        })
+    }
+
+    pub fn record(&mut self, entry: Entry) -> Result<Commit> {
+        let app = self.app.name.as_str().to_owned();
+        // What has happened is recorded, told to stop or not.
+        let patience = Patience {
+            time: RECORD,
+            stop: None,
+            class: Class::Io,
+        };
+        if self.fetcher.is_none() {
+            let open = FetcherRequest::Open {
+                repository: self.repository.clone(),
+            };
+            self.fetcher()?
+                .ask::<_, Result<FetcherReply, Failure>>(&open, patience)??;
+        }
+        let request = FetcherRequest::Record {
+            app,
+            entry: Box::new(entry),
+        };
+        match self
+            .fetcher()?
+            .ask::<_, Result<_, Failure>>(&request, patience)??
+        {
+            FetcherReply::Recorded { head } => Ok(head),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn job(&self, request: StagerRequest) -> StagerJob {
+        StagerJob {
+            directory: self.app.target.directory.clone(),
+            layout: self.app.target.layout,
+            request,
+        }
+    }
+
+    fn small(&mut self, request: StagerRequest) -> Result<StagerReply> {
+        let patience = Patience {
+            time: SMALL,
+            stop: None,
+            class: Class::Io,
+        };
+        let job = self.job(request);
+        if self.stager.is_none() {
+            self.start_stager()?;
+        }
+        let reply = self
+            .stager
+            .as_mut()
+            .context("no stager")?
+            .ask::<_, Result<StagerReply, Failure>>(&job, patience);
+        self.settled(reply)
+    }
+
+    /// A stager that failed has ended: its input may be in the middle of a tree.
+    fn settled(&mut self, reply: Result<Result<StagerReply, Failure>>) -> Result<StagerReply> {
+        match reply {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(failure)) => {
+                self.forget();
+                Err(failure.into())
+            }
+            Err(e) => {
+                self.forget();
+                Err(e)
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        self.stager = None;
+        self.fetcher = None;
+        self.pipe = None;
+    }
+
+    fn fetcher(&mut self) -> Result<&mut Helper> {
+        if self.fetcher.is_none() {
+            // A stager without its fetcher holds the end of a pipe that nobody can write to any more.
+            self.stager = None;
+            let (read, write) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
+            let for_fetcher = write.try_clone().context("a pipe")?;
+            self.pipe = Some((read, write));
+            let start = Start {
+                role: Role::Fetcher,
+                account: self.fetch_account,
+                umask: 0o027,
+                descriptors: vec![for_fetcher],
+                input: None,
+            };
+            self.fetcher = Some(Helper::start(start)?);
+        }
+        self.fetcher.as_mut().context("no fetcher")
+    }
+
+    fn start_stager(&mut self) -> Result<()> {
+        let input = self.pipe.take();
+        let start = Start {
+            role: Role::Stager,
+            account: self.deploy_account.as_ref(),
+            umask: self.app.deploy.umask,
+            descriptors: Vec::new(),
+            input,
+        };
+        self.stager = Some(Helper::start(start)?);
+        Ok(())
+    }
+
+    /// Both, with the pipe between them.
+    fn both(&mut self) -> Result<()> {
+        if self.fetcher.is_some() && self.stager.is_none() && self.pipe.is_none() {
+            self.fetcher = None;
+        }
+        // A stager that was started alone has no fetcher at the other end.
+        if self.fetcher.is_none() {
+            let open = FetcherRequest::Open {
+                repository: self.repository.clone(),
+            };
+            let patience = Patience {
+                time: SMALL,
+                stop: None,
+                class: Class::Io,
+            };
+            self.fetcher()?
+                .ask::<_, Result<FetcherReply, Failure>>(&open, patience)??;
+        }
+        if self.stager.is_none() {
+            self.start_stager()?;
+        }
+        Ok(())
+    }
+}
+
+fn unexpected(reply: &FetcherReply) -> anyhow::Error {
+    Failure::new(
+        Class::Bug,
+        format!("the fetcher answered another question: {reply:?}"),
+    )
+    .into()
+}

@@ -1,0 +1,467 @@
+//! One SSH connection: TCP, host key, authentication, and channels that run `git-upload-pack`.
+//!
+//! Nothing is sent after the key exchange to a server whose key is not pinned, and one attempt is
+//! made with the one key that was configured.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use russh::client::{self, Handle, Msg};
+use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::{Channel, ChannelMsg, Preferred};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::known_hosts::{HostKeyError, KnownHosts};
+use super::{Complaint, Conversation, Protocol};
+use crate::config::Remote;
+use crate::outcome::{Class, Failure};
+use crate::processes::messages::{Access, Origin};
+
+/// An authenticated connection.
+pub struct Session {
+    handle: Handle<Client>,
+    host: String,
+}
+
+/// How far a connection has come, so that a time-out can say what was waited for.
+#[derive(Clone, Default)]
+pub struct Stage(Arc<Mutex<&'static str>>);
+
+impl Stage {
+    pub fn enter(&self, what: &'static str) {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner()) = what;
+    }
+
+    pub fn now(&self) -> &'static str {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// The failure for a server that took longer than `timeout`.
+pub fn timed_out(url: &str, stage: &Stage, timeout: Duration) -> Failure {
+    let seconds = timeout.as_secs_f32();
+    Failure::new(
+        Class::Unreachable,
+        format!("{url}: no answer within {seconds} s while {}", stage.now()),
+    )
+    .help("nothing was changed; the next poll tries again")
+}
+
+impl Session {
+    /// Connects and authenticates. The caller sets the deadline.
+    pub async fn open(origin: &Origin, stage: &Stage) -> Result<Session, Failure> {
+        let (
+            Remote::Ssh {
+                user, host, port, ..
+            },
+            Access::Key {
+                path,
+                key,
+                known_hosts_path,
+                known_hosts,
+            },
+        ) = (&origin.remote, &origin.access)
+        else {
+            return Err(Failure::new(
+                Class::Bug,
+                "an SSH session for something that is not SSH",
+            ));
+        };
+        let key = private_key(path, &key.0)?;
+        let pinned = KnownHosts::parse(known_hosts_path, known_hosts);
+        let stream = connect(host, *port, stage).await?;
+
+        stage.enter("exchanging keys");
+        let config = client::Config {
+            preferred: preferred(pinned.algorithms(host, *port)),
+            // The window bounds what a server may send ahead, the pipe behind it what we hold.
+            window_size: 8 << 20,
+            ..client::Config::default()
+        };
+        let handler = Client {
+            pinned,
+            host: host.clone(),
+            port: *port,
+        };
+        let mut handle = client::connect_stream(Arc::new(config), stream, handler)
+            .await
+            .map_err(|e| e.into_failure(host, *port))?;
+
+        stage.enter("authenticating");
+        let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
+        let answer = handle
+            .authenticate_publickey(user, key.clone())
+            .await
+            .map_err(|e| SessionError::from(e).into_failure(host, *port))?;
+        if !answer.success() {
+            return Err(rejected(user, host, path, &key));
+        }
+        Ok(Session {
+            handle,
+            host: host.clone(),
+        })
+    }
+
+    /// Runs `git-upload-pack` for a repository on a channel of its own.
+    pub async fn upload_pack(
+        &self,
+        path: &str,
+        protocol: Protocol,
+        stage: &Stage,
+    ) -> Result<(Box<dyn Conversation>, Complaint), Failure> {
+        stage.enter("starting git-upload-pack");
+        let broken = |e: russh::Error| SessionError::from(e).into_failure(&self.host, 0);
+        let mut channel = self.handle.channel_open_session().await.map_err(broken)?;
+        if protocol == Protocol::V2 {
+            // A server that does not accept the variable answers in v0, which is understood too.
+            channel
+                .set_env(false, "GIT_PROTOCOL", "version=2")
+                .await
+                .map_err(broken)?;
+        }
+        let command = format!("git-upload-pack {}", quoted(path));
+        channel
+            .exec(true, command.as_bytes())
+            .await
+            .map_err(broken)?;
+        let complaint = Complaint::default();
+        loop {
+            match channel.wait().await {
+                Some(ChannelMsg::Success) => break,
+                Some(ChannelMsg::ExtendedData { data, .. }) => complaint.push(&data),
+                Some(ChannelMsg::WindowAdjusted { .. }) => {}
+                _ => {
+                    let said = complaint
+                        .text()
+                        .map(|t| format!(": {t}"))
+                        .unwrap_or_default();
+                    return Err(Failure::new(
+                        Class::Protocol,
+                        format!(
+                            "{} accepts the key but will not run git-upload-pack{said}",
+                            self.host
+                        ),
+                    )
+                    .help("is it a git server, and may this key read the repository?"));
+                }
+            }
+        }
+        stage.enter("waiting for git-upload-pack");
+        Ok((
+            Box::new(conversation(channel, complaint.clone())),
+            complaint,
+        ))
+    }
+}
+
+/// As a shell on the other side would read it back.
+pub fn quoted(path: &str) -> String {
+    format!("'{}'", path.replace('\'', r"'\''"))
+}
+
+async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prompt, Failure> {
+    let unreachable = |what: String| {
+        Failure::new(Class::Unreachable, what)
+            .help("nothing was changed; the next poll tries again")
+    };
+    stage.enter("resolving the name");
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|e| unreachable(format!("{host}: the name does not resolve: {e}")))?
+        .collect();
+    stage.enter("connecting");
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream
+                    .set_nodelay(true)
+                    .map_err(|e| unreachable(format!("{host} port {port}: {e}")))?;
+                return Ok(Prompt(stream));
+            }
+            Err(e) => last = Some(e),
+        }
+    }
+    let why = last.map_or_else(|| "no address".to_owned(), |e| e.to_string());
+    Err(unreachable(format!("{host} port {port}: {why}")))
+}
+
+/// Offers the algorithms of the keys that are pinned, so that the server shows one of those.
+fn preferred(pinned: Vec<Algorithm>) -> Preferred {
+    let all = || {
+        Preferred::default()
+            .key
+            .iter()
+            .filter(|&a| !a.clone().is_rsa())
+            .cloned()
+            .collect()
+    };
+    let key: Vec<Algorithm> = if pinned.is_empty() { all() } else { pinned };
+    Preferred {
+        key: Cow::Owned(key),
+        ..Preferred::default()
+    }
+}
+
+fn private_key(path: &Path, text: &str) -> Result<PrivateKey, Failure> {
+    let path = path.display();
+    let new_key = format!("make one for poller: ssh-keygen -t ed25519 -N '' -f {path}.new");
+    let passphrase = || {
+        Failure::new(
+            Class::Refused,
+            format!("the key {path} is protected by a passphrase, which nobody is there to type"),
+        )
+        .help(format!("remove it: ssh-keygen -p -N '' -f {path}"))
+    };
+    let key = match russh::keys::decode_secret_key(text, None) {
+        Ok(key) => key,
+        Err(russh::keys::Error::KeyIsEncrypted) => return Err(passphrase()),
+        Err(russh::keys::Error::UnsupportedKeyType {
+            key_type_string, ..
+        }) => {
+            return Err(Failure::new(
+                Class::Config,
+                format!(
+                    "the key {path} is of the type {key_type_string}, which poller does not use"
+                ),
+            )
+            .help(new_key));
+        }
+        Err(e) => {
+            return Err(Failure::new(
+                Class::Config,
+                format!("{path} is not a private key in OpenSSH's or PEM format: {e}"),
+            )
+            .help("`identity` names the private key, not the file that ends in .pub")
+            .help(new_key));
+        }
+    };
+    if key.is_encrypted() {
+        return Err(passphrase());
+    }
+    if key.algorithm().is_rsa() || key.algorithm().is_dsa() {
+        return Err(Failure::new(
+            Class::Config,
+            format!(
+                "the key {path} is of the type {}, which poller does not use",
+                key.algorithm()
+            ),
+        )
+        .help(new_key));
+    }
+    Ok(key)
+}
+
+fn rejected(user: &str, host: &str, path: &Path, key: &PrivateKeyWithHashAlg) -> Failure {
+    let public = key.public_key();
+    let fingerprint = public.fingerprint(russh::keys::HashAlg::Sha256);
+    let failure = Failure::new(
+        Class::Refused,
+        format!(
+            "{user}@{host} rejected the key {} ({fingerprint})",
+            path.display()
+        ),
+    );
+    match public.to_openssh() {
+        Ok(line) => failure.help(format!(
+            "add it as a read-only deploy key of the repository: {line}"
+        )),
+        Err(_) => failure.help(format!(
+            "add it as a read-only deploy key: ssh-keygen -y -f {}",
+            path.display()
+        )),
+    }
+}
+
+/// What russh asks back.
+pub struct Client {
+    pinned: KnownHosts,
+    host: String,
+    port: u16,
+}
+
+impl client::Handler for Client {
+    type Error = SessionError;
+
+    async fn check_server_key(
+        &mut self,
+        shown: &PublicKeyOrCertificate,
+    ) -> Result<bool, SessionError> {
+        self.pinned
+            .check(&self.host, self.port, &shown.public_key())
+            .map_err(SessionError::HostKey)?;
+        Ok(true)
+    }
+}
+
+#[derive(Debug)]
+pub enum SessionError {
+    HostKey(HostKeyError),
+    Ssh(russh::Error),
+}
+
+impl From<russh::Error> for SessionError {
+    fn from(e: russh::Error) -> Self {
+        SessionError::Ssh(e)
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SessionError::HostKey(e) => e.fmt(f),
+            SessionError::Ssh(e) => e.fmt(f),
+        }
+    }
+}
+
+impl SessionError {
+    fn into_failure(self, host: &str, port: u16) -> Failure {
+        let at = if port == 0 {
+            host.to_owned()
+        } else {
+            format!("{host} port {port}")
+        };
+        match self {
+            SessionError::HostKey(e) => {
+                let text = e.to_string();
+                let mut lines = text.lines().map(str::to_owned);
+                let message = lines.next().unwrap_or_default();
+                Failure {
+                    class: Class::Protocol,
+                    message,
+                    help: lines
+                        .map(|l| l.trim().to_owned())
+                        .filter(|l| !l.is_empty())
+                        .collect(),
+                }
+            }
+            SessionError::Ssh(russh::Error::Version) => {
+                Failure::new(Class::Protocol, format!("{at} does not speak SSH 2"))
+                    .help("are host and port those of an SSH server?")
+            }
+            SessionError::Ssh(e @ russh::Error::NoCommonAlgo { .. }) => Failure::new(
+                Class::Protocol,
+                format!("{at}: {e}"),
+            )
+            .help(
+                "pin a key of a kind that the server has, in known_hosts: ssh-keyscan shows them",
+            ),
+            SessionError::Ssh(
+                russh::Error::WrongServerSig | russh::Error::PacketAuth | russh::Error::Kex,
+            ) => Failure::new(
+                Class::Protocol,
+                format!("{at}: the key exchange failed its check"),
+            )
+            .help("something between here and the server changes what is sent"),
+            SessionError::Ssh(e) => Failure::new(
+                Class::Unreachable,
+                format!("{at}: the SSH connection broke: {e}"),
+            )
+            .help("nothing was changed; the next poll tries again"),
+        }
+    }
+}
+
+/// A TCP stream that acknowledges at once. After authentication sshd sends two small packets, and
+/// Nagle's algorithm on its side holds the second until ours is acknowledged: 40 ms, half of a probe.
+struct Prompt(TcpStream);
+
+impl AsyncRead for Prompt {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.0).poll_read(cx, buf);
+        if done.is_ready() {
+            // The kernel forgets the option; it only ever speeds things up, so a refusal is no error.
+            let _ = socket2::SockRef::from(&self.0).set_tcp_quickack(true);
+        }
+        done
+    }
+}
+
+impl AsyncWrite for Prompt {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Separates the channel's output from its complaints, which russh's own stream would drop.
+fn conversation(channel: Channel<Msg>, complaint: Complaint) -> impl Conversation {
+    let (mut from_server, to_server) = channel.split();
+    let (mut filling, filled) = tokio::io::duplex(256 << 10);
+    tokio::spawn(async move {
+        while let Some(message) = from_server.wait().await {
+            match message {
+                ChannelMsg::Data { data } => {
+                    if filling.write_all(&data).await.is_err() {
+                        return;
+                    }
+                }
+                ChannelMsg::ExtendedData { data, .. } => complaint.push(&data),
+                // After Eof the exit status and late complaints still come.
+                ChannelMsg::Close => break,
+                _ => {}
+            }
+        }
+    });
+    Spoken {
+        filled,
+        writer: Box::pin(to_server.make_writer()),
+    }
+}
+
+struct Spoken {
+    filled: DuplexStream,
+    writer: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl AsyncRead for Spoken {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.filled).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Spoken {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writer.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.as_mut().poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,180 @@
+//! The log: one JSON object a line, appended with one write each.
+//!
+//! The writer is tracing-appender's, blocking: its non-blocking one loses lines in short runs. Each
+//! run opens the file anew, so logrotate needs no signal and no copytruncate.
+
+use std::fmt::{Debug, Write as _};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt};
+
+/// The target of all of poller's own events; nothing else gets into the log.
+pub const TARGET: &str = "poller";
+
+/// Writes one event to the log: `event!(INFO, "poll.unchanged", app = …; "nothing new")`.
+#[macro_export]
+macro_rules! event {
+    ($level:ident, $name:expr $(, $key:ident = $value:expr)* ; $($message:tt)+) => {
+        tracing::event!(target: "poller", tracing::Level::$level, event = $name $(, $key = $value)*, $($message)+)
+    };
+}
+
+/// Whether every line so far was written, for the stages that must not go on without a log.
+#[derive(Clone, Default)]
+pub struct Health(Arc<Mutex<Option<String>>>);
+
+impl Health {
+    pub fn error(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+}
+
+/// Opens the log and makes it the place where events go.
+pub fn open(path: &Path, run: &str, verbose: bool) -> Result<Health> {
+    // The appender would make the file with the process's umask and panic where it cannot: make it here.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
+        .with_context(|| path.display().to_string())?;
+    let folder = path.parent().context("a log without a folder")?;
+    let name = path
+        .file_name()
+        .and_then(|n| n.to_str())
+        .context("a log file's name that is not UTF-8")?;
+    let appender = RollingFileAppender::builder()
+        .rotation(Rotation::NEVER)
+        .filename_prefix(name)
+        .build(folder)
+        .with_context(|| path.display().to_string())?;
+    let health = Health::default();
+    let layer = JsonLines {
+        run: run.to_owned(),
+        level: if verbose { Level::DEBUG } else { Level::INFO },
+        to: Mutex::new(appender),
+        health: health.clone(),
+    };
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
+        .context("the log was opened twice")?;
+    Ok(health)
+}
+
+struct JsonLines {
+    run: String,
+    level: Level,
+    to: Mutex<RollingFileAppender>,
+    health: Health,
+}
+
+impl<S: Subscriber> Layer<S> for JsonLines {
+    fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
+        let metadata = event.metadata();
+        if metadata.target() != TARGET || *metadata.level() > self.level {
+            return;
+        }
+        let mut line = Map::new();
+        line.insert("ts".into(), format!("{:.6}", Timestamp::now()).into());
+        line.insert(
+            "level".into(),
+            metadata.level().as_str().to_lowercase().into(),
+        );
+        line.insert("run".into(), self.run.as_str().into());
+        event.record(&mut Fields(&mut line));
+        let text = encode(&line);
+        let mut to = self.to.lock().unwrap_or_else(|e| e.into_inner());
+        // One write a line: with O_APPEND, lines of two runs never mix.
+        if let Err(e) = to.write_all(text.as_bytes()) {
+            self.health
+                .0
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .get_or_insert(e.to_string());
+        }
+    }
+}
+
+/// JSON on one line, without anything that a terminal would obey when somebody looks at the file.
+fn encode(line: &Map<String, Value>) -> String {
+    let json = serde_json::to_string(line).unwrap_or_default();
+    let mut text = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        // JSON itself lets DEL, C1 controls and direction marks through as they are.
+        if super::is_treacherous(c) {
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text.push('\n');
+    text
+}
+
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl Fields<'_> {
+    fn put(&mut self, field: &Field, value: Value) {
+        let name = if field.name() == "message" {
+            "msg"
+        } else {
+            field.name()
+        };
+        self.0.insert(name.to_owned(), value);
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.put(field, format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_script_says_cannot_forge_a_line_or_a_terminal_code() {
+        let mut line = Map::new();
+        line.insert(
+            "msg".into(),
+            "a\n{\"forged\":1}\x1b[2J\u{9b}m\x7f\u{202e}".into(),
+        );
+        let text = encode(&line);
+        assert_eq!(text.matches('\n').count(), 1);
+        assert!(
+            text.trim_end()
+                .chars()
+                .all(|c| !super::super::is_treacherous(c))
+        );
+        let back: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, line);
+    }
+}

@@ -1,0 +1,139 @@
+//! Standard error: what is happening, for somebody who watches; a short report, for cron's mail.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+
+use crate::outcome::{Failure, Outcome};
+
+/// Standard error, and whether somebody watches it.
+pub struct Console {
+    watched: bool,
+    colour: bool,
+    /// Whether a line that is overwritten stands at the cursor.
+    transient: Mutex<bool>,
+}
+
+#[derive(Clone, Copy)]
+enum Tone {
+    Plain,
+    Good,
+    Bad,
+    Faint,
+}
+
+impl Console {
+    pub fn new() -> Console {
+        let watched = std::io::stderr().is_terminal();
+        let colour = watched
+            && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            && std::env::var_os("TERM").is_some_and(|t| t != "dumb");
+        Console {
+            watched,
+            colour,
+            transient: Mutex::new(false),
+        }
+    }
+
+    pub fn is_watched(&self) -> bool {
+        self.watched
+    }
+
+    /// Which stage an app has reached.
+    pub fn progress(&self, app: &str, stage: &str) {
+        if self.watched {
+            self.line(Tone::Faint, &format!("  {app}: {stage}"));
+        }
+    }
+
+    /// How far a transfer is; overwritten by what comes next.
+    pub fn transfer(&self, app: &str, received: usize, total: usize, bytes: usize) {
+        if self.watched {
+            let mut transient = self.transient.lock().unwrap_or_else(|e| e.into_inner());
+            let text = format!(
+                "\r  {app}: fetch: {received} of {total} objects, {} KiB\x1b[K",
+                bytes / 1024
+            );
+            *transient = true;
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        }
+    }
+
+    /// A line of a script; the text is printable already.
+    pub fn output(&self, app: &str, text: &str) {
+        if self.watched {
+            self.line(Tone::Plain, &format!("  {app} | {text}"));
+        }
+    }
+
+    /// How an app ended, for somebody who watches.
+    pub fn ended(&self, app: &str, result: &Result<Outcome, Failure>, reference: &str) {
+        if !self.watched {
+            return;
+        }
+        match result {
+            Ok(Outcome::Unchanged { commit }) => self.line(
+                Tone::Good,
+                &format!("✓ {app}: unchanged, {} {reference}", &commit[..10]),
+            ),
+            Ok(Outcome::Skipped { commit, why }) => self.line(
+                Tone::Plain,
+                &format!("- {app}: {} left alone: {why}", &commit[..10]),
+            ),
+            Ok(Outcome::Deployed {
+                from,
+                to,
+                milliseconds,
+            }) => {
+                let from = from.as_ref().map_or("nothing", |f| &f[..10]);
+                self.line(
+                    Tone::Good,
+                    &format!(
+                        "✓ {app}: deployed {} (before: {from}) in {:.1} s",
+                        &to[..10],
+                        *milliseconds as f64 / 1000.0
+                    ),
+                );
+            }
+            Err(failure) => self.failure(app, failure),
+        }
+    }
+
+    /// A failure and its remedy.
+    pub fn failure(&self, app: &str, failure: &Failure) {
+        let mut lines = failure.message.lines();
+        self.line(
+            Tone::Bad,
+            &format!("✗ {app}: {}", lines.next().unwrap_or_default()),
+        );
+        for line in lines {
+            self.line(Tone::Plain, &format!("    {line}"));
+        }
+        for line in &failure.help {
+            self.line(Tone::Plain, &format!("    {line}"));
+        }
+    }
+
+    /// A plain line of a report.
+    pub fn say(&self, text: &str) {
+        self.line(Tone::Plain, text);
+    }
+
+    fn line(&self, tone: Tone, text: &str) {
+        let mut transient = self.transient.lock().unwrap_or_else(|e| e.into_inner());
+        let clear = if std::mem::take(&mut *transient) {
+            "\r\x1b[K"
+        } else {
+            ""
+        };
+        let code = match tone {
+            _ if !self.colour => "",
+            Tone::Plain => "",
+            Tone::Good => "\x1b[32m",
+            Tone::Bad => "\x1b[31m",
+            Tone::Faint => "\x1b[2m",
+        };
+        let reset = if code.is_empty() { "" } else { "\x1b[0m" };
+        // Nobody can be told that standard error is gone.
+        let _ = std::io::stderr().write_all(format!("{clear}{code}{text}{reset}\n").as_bytes());
+    }
+}

@@ -1,0 +1,268 @@
+//! From the tip to a release on the disk: decide, fetch, verify, stage, begin. Nothing live changes here.
+
+use anyhow::Result;
+
+use super::{Begun, Decided, Fetched, Judged, Plan, Road, Staged, Verified, now};
+use crate::commit::Commit;
+use crate::event;
+use crate::journal::state::{Ending, Kind, Refused, Run, Skipped, State};
+use crate::outcome::{Class, Failure, Outcome};
+use crate::processes::messages::{Rewind, StagerReply, StreamTree, Tip, Verify};
+use crate::stages::decide::{Decision, Force, decide};
+use crate::stages::record::{self, Facts};
+
+impl Road<'_> {
+    pub fn decide(&mut self, tip: &Tip) -> Decided {
+        let (commit, name) = (tip.commit.as_str(), self.app.name.as_str());
+        match decide(&self.journal.state, &tip.commit, &self.policy(), now()) {
+            Decision::Unchanged => {
+                event!(INFO, "poll.unchanged", app = name, stage = "decide", commit = commit, outcome = "unchanged"; "{} stands where it stood", tip.reference);
+                Decided::Stay(Outcome::Unchanged {
+                    commit: tip.commit.to_string(),
+                })
+            }
+            Decision::Skip { why } => {
+                event!(INFO, "poll.skipped", app = name, stage = "decide", commit = commit, outcome = "skipped"; "{why}");
+                Decided::Stay(Outcome::Skipped {
+                    commit: tip.commit.to_string(),
+                    why,
+                })
+            }
+            Decision::Deploy { kind, why } => {
+                let previous = self.deployed().map(Commit::as_str);
+                event!(INFO, "poll.changed", app = name, stage = "decide", commit = commit, previous = previous; "{}: {why}", tip.reference);
+                if let Some(started) = &self.journal.state.started {
+                    event!(WARN, "deploy.interrupted", app = name, stage = "decide", commit = started.commit.as_str(), outcome = "interrupted"; "the run {} of {:.0} began to deploy {} and did not finish; it is taken up again", started.run, started.at, started.commit.short());
+                }
+                Decided::Go(Plan {
+                    kind,
+                    why,
+                    tip: tip.clone(),
+                })
+            }
+        }
+    }
+
+    pub fn fetch(&mut self, plan: Plan) -> Result<Fetched> {
+        self.enter("fetch")?;
+        self.timed("fetch", |road| {
+            let (console, app) = (&road.context.console, road.app.name.as_str());
+            let commit = road.shop.fetch(&road.origin, &plan.tip, false, |received, total, bytes| {
+                console.transfer(app, received, total, bytes);
+            })?;
+            event!(INFO, "fetch.finished", app = app, stage = "fetch", commit = commit.as_str(); "fetched {}", plan.tip.reference);
+            Ok(Fetched { plan, commit })
+        })
+    }
+
+    pub fn verify(&mut self, fetched: Fetched) -> Result<Judged> {
+        self.enter("verify")?;
+        let Fetched { plan, commit } = fetched;
+        let request = self.verify_request(false);
+        let findings = match self.timed("verify", |road| road.shop.verify(request)) {
+            Ok(findings) => findings,
+            Err(e) => {
+                let failure = Failure::of(e);
+                if failure.class == Class::Refused {
+                    self.refuse(&plan, &commit, &failure)?;
+                }
+                return Err(failure.into());
+            }
+        };
+        self.warn("verify", &findings.warnings);
+        if findings.of_no_interest {
+            let outcome = self.pass_over(&plan, &commit)?;
+            return Ok(Judged::Leave(outcome));
+        }
+        Ok(Judged::Publish(Verified {
+            plan,
+            commit,
+            findings,
+        }))
+    }
+
+    /// What the fetcher is to hold the commit against.
+    pub fn verify_request(&self, summary: bool) -> Verify {
+        let rewind = if self.force == Force::Yes || self.app.verify.allow_rewind {
+            Rewind::Allowed
+        } else {
+            Rewind::Refused
+        };
+        Verify {
+            deployed: self.deployed().cloned(),
+            rewind,
+            subdir: self.app.source.subdir.clone(),
+            shared: if self.is_in_place() {
+                Vec::new()
+            } else {
+                self.app.target.shared.clone()
+            },
+            // Forced, or half done: the filter has no say.
+            paths: if self.force == Force::Yes || self.journal.state.started.is_some() {
+                Vec::new()
+            } else {
+                self.app.source.paths.clone()
+            },
+            summary,
+        }
+    }
+
+    /// Remembers a refusal, once: the same commit for the same reason is not news.
+    fn refuse(&mut self, plan: &Plan, commit: &Commit, failure: &Failure) -> Result<()> {
+        event!(ERROR, "verify.refused", app = self.name(), stage = "verify", commit = commit.as_str(), outcome = "refused", error = failure.message.as_str(); "refused");
+        let known = self.journal.state.refused.as_ref();
+        if known.is_some_and(|r| r.commit == *commit && r.reason == failure.message) {
+            return Ok(());
+        }
+        let refused = Refused {
+            commit: commit.clone(),
+            reason: failure.message.clone(),
+            since: now(),
+        };
+        let state = State {
+            refused: Some(refused),
+            ..self.journal.state.clone()
+        };
+        self.note(
+            plan,
+            commit,
+            state,
+            Kind::Refusal,
+            Ending::Refused,
+            Some(failure.message.clone()),
+        )
+    }
+
+    /// Remembers that a commit changed nothing of interest, so that it is not fetched again and again.
+    fn pass_over(&mut self, plan: &Plan, commit: &Commit) -> Result<Outcome> {
+        let why = "none of the changed files matches `[source] paths`".to_owned();
+        event!(INFO, "poll.skipped", app = self.name(), stage = "verify", commit = commit.as_str(), outcome = "skipped"; "{why}");
+        let skipped = Skipped {
+            commit: commit.clone(),
+            paths: self.app.source.paths.clone(),
+            since: now(),
+        };
+        let state = State {
+            skipped: Some(skipped),
+            refused: None,
+            ..self.journal.state.clone()
+        };
+        self.note(plan, commit, state, Kind::Skip, Ending::Skipped, None)?;
+        Ok(Outcome::Skipped {
+            commit: commit.to_string(),
+            why,
+        })
+    }
+
+    /// An entry about a commit that is not deployed.
+    fn note(
+        &mut self,
+        plan: &Plan,
+        commit: &Commit,
+        state: State,
+        kind: Kind,
+        outcome: Ending,
+        error: Option<String>,
+    ) -> Result<()> {
+        let at = now();
+        let run = Run {
+            id: self.context.run.clone(),
+            kind,
+            outcome,
+            from: self.deployed().cloned(),
+            to: commit.clone(),
+            reference: plan.tip.reference.clone(),
+            who: self.context.who.clone(),
+            started: at,
+            ended: Some(at),
+            exit: None,
+            error,
+            ms: self.ms.clone(),
+        };
+        self.append(state, run, Vec::new())
+    }
+
+    pub fn stage(&mut self, verified: Verified) -> Result<Staged> {
+        self.enter("stage")?;
+        let began = now();
+        let Verified {
+            plan,
+            commit,
+            findings,
+        } = verified;
+        let state = &self.journal.state;
+        if state.deployed.is_none() && state.started.is_none() && state.failed.is_none() {
+            self.shop.inspect()?;
+        }
+        let name = record::release_name(&commit, &self.journal.state, began);
+        let tree = self.tree(Some(commit.clone()));
+        let reply = self.timed("stage", |road| {
+            road.shop.stage(&name, tree, Some(&road.context.stop))
+        })?;
+        if let StagerReply::Staged {
+            files,
+            bytes,
+            warnings,
+        } = reply
+        {
+            self.warn("stage", &warnings);
+            event!(INFO, "stage.finished", app = self.name(), stage = "stage", commit = commit.as_str(), files = files, bytes = bytes, ms = self.ms.get("stage").copied(); "{files} files written, {} in the tree", findings.files);
+        }
+        let release = (!self.is_in_place()).then_some(name);
+        let facts = Facts {
+            run: self.context.run.clone(),
+            kind: plan.kind,
+            reference: plan.tip.reference,
+            commit,
+            release,
+            who: self.context.who.clone(),
+            began,
+        };
+        event!(DEBUG, "deploy.decided", app = self.name(), stage = "stage", commit = facts.commit.as_str(); "{}", plan.why);
+        Ok(Staged { facts })
+    }
+
+    /// The tree to stage: all of it for a release; in place, whatever may differ from what is live.
+    pub fn tree(&self, commit: Option<Commit>) -> StreamTree {
+        let state = &self.journal.state;
+        let mut bases = Vec::new();
+        if self.is_in_place() {
+            let deployed = state.deployed.as_ref().map(|d| d.commit.clone());
+            let begun = state.started.as_ref().map(|s| s.commit.clone());
+            let kept = state
+                .failed
+                .as_ref()
+                .filter(|f| f.live)
+                .map(|f| f.commit.clone());
+            let unsure = begun.is_some() || self.force == Force::Yes;
+            if deployed.is_some() || unsure {
+                // Forced, or first deploy interrupted: every file is written, wherever it may be now.
+                if deployed.is_none() || self.force == Force::Yes {
+                    bases.push(None);
+                }
+                bases.extend([deployed, begun, kept].into_iter().flatten().map(Some));
+            }
+        }
+        StreamTree {
+            commit,
+            subdir: self.app.source.subdir.clone(),
+            shared: if self.is_in_place() {
+                Vec::new()
+            } else {
+                self.app.target.shared.clone()
+            },
+            bases,
+        }
+    }
+
+    pub fn begin(&mut self, staged: Staged) -> Result<Begun> {
+        self.ensure_log()?;
+        let facts = staged.facts;
+        let before = self.journal.state.clone();
+        let state = record::begun(&before, &facts);
+        let run = record::run(&facts, self.deployed(), None, now(), self.ms.clone());
+        self.append(state, run, Vec::new())?;
+        event!(INFO, "deploy.started", app = self.name(), stage = "deploy", commit = facts.commit.as_str(), previous = self.deployed().map(Commit::as_str), kind = facts.kind.word(); "deploying {}", facts.commit.short());
+        Ok(Begun { facts, before })
+    }
+}

@@ -1,0 +1,209 @@
+//! How a deploy that was begun ends: recorded as deployed, or taken back and recorded as failed.
+
+use anyhow::Result;
+
+use super::live::Destination;
+use super::{Begun, Reached, Road, Setback, SetbackCause, now};
+use crate::config::OnFailure;
+use crate::event;
+use crate::journal::state::{Deployed, Kind};
+use crate::outcome::{Class, Failure, Outcome};
+use crate::processes::messages::StagerReply;
+use crate::stages::record;
+
+impl Road<'_> {
+    pub fn succeed(&mut self, begun: Begun) -> Result<Outcome> {
+        self.enter("record")?;
+        let result = record::Result::Deployed;
+        self.finish(&begun, &result)?;
+        let facts = &begun.facts;
+        let milliseconds: u64 = self.ms.values().sum();
+        let from = begun.before.deployed.as_ref().map(|d| d.commit.clone());
+        event!(INFO, "deploy.finished", app = self.name(), stage = "record", commit = facts.commit.as_str(), previous = from.as_ref().map(|c| c.as_str()), outcome = "deployed", exit = 0, ms = milliseconds; "deployed {}", facts.commit.short());
+        self.retire(begun.before.failed.as_ref().and_then(|f| f.release.clone()));
+        Ok(Outcome::Deployed {
+            from: from.map(String::from),
+            to: facts.commit.to_string(),
+            milliseconds,
+        })
+    }
+
+    /// Takes back what was begun, as far as the app wants that, and records it.
+    pub fn fail(&mut self, begun: Begun, setback: Setback) -> Result<Outcome> {
+        let mut failure = setback.failure;
+        let undone = match setback.reached {
+            Reached::Build => Undone::NothingToDo,
+            Reached::Live => self.undo(&begun, setback.cause),
+        };
+        undone.tell(&mut failure);
+        let reason = failure.message.clone();
+        let restored = !matches!(undone, Undone::NotRestored(_));
+        let result = match setback.cause {
+            SetbackCause::Stopped => record::Result::Interrupted { reason },
+            SetbackCause::Machine => record::Result::Error { reason, restored },
+            // A live tree that is neither old nor new is an interrupted deploy, whoever began it.
+            _ if !restored => record::Result::Error { reason, restored },
+            SetbackCause::NotNow => record::Result::Deferred { reason },
+            SetbackCause::Commit => record::Result::Failed {
+                reason,
+                exit: setback.exit,
+                live: matches!(undone, Undone::Kept),
+            },
+        };
+        let outcome = result.ending().word();
+        let commit = &begun.facts.commit;
+        let level_is_error = setback.cause != SetbackCause::NotNow;
+        if level_is_error {
+            event!(ERROR, "deploy.finished", app = self.name(), stage = "record", commit = commit.as_str(), outcome = outcome, exit = setback.exit.map(i64::from), ms = self.ms.values().sum::<u64>(), error = failure.message.as_str(); "not deployed");
+        } else {
+            event!(INFO, "deploy.finished", app = self.name(), stage = "record", commit = commit.as_str(), outcome = outcome, exit = setback.exit.map(i64::from); "not now");
+        }
+        self.finish(&begun, &result)?;
+        let attempts = self.journal.state.failed.as_ref().map_or(0, |f| f.attempts);
+        // The failed release is left for a look; the one of the attempt before goes.
+        self.retire(begun.before.failed.as_ref().and_then(|f| f.release.clone()));
+        if setback.cause == SetbackCause::NotNow {
+            let why = "the script said \"not now\" (exit 75); it is tried again at the next poll"
+                .to_owned();
+            return Ok(Outcome::Skipped {
+                commit: commit.to_string(),
+                why,
+            });
+        }
+        if setback.cause == SetbackCause::Commit {
+            let retries = self.app.deploy.retries;
+            failure.message = format!("deploy of {} failed: {}", commit.short(), failure.message);
+            failure.help.push(if attempts < retries {
+                format!("attempt {attempts} of {retries}: the next poll tries again; a new commit is deployed at once")
+            } else {
+                format!("all {retries} attempts failed: it waits for another commit (or: poller --force {})", self.name())
+            });
+        }
+        Err(failure.into())
+    }
+
+    fn undo(&mut self, begun: &Begun, cause: SetbackCause) -> Undone {
+        let policy = self.app.deploy.on_failure;
+        if cause == SetbackCause::Commit && policy == OnFailure::Keep {
+            return Undone::Kept;
+        }
+        if let Err(e) = self.restore(begun) {
+            let failure = Failure::of(e);
+            event!(ERROR, "rollback.finished", app = self.name(), stage = "rollback", outcome = "failed", error = failure.message.as_str(); "what was live before could not be put back");
+            return Undone::NotRestored(failure);
+        }
+        let Some(former) = begun.before.deployed.clone() else {
+            return Undone::Nothing;
+        };
+        event!(INFO, "rollback.finished", app = self.name(), stage = "rollback", commit = former.commit.as_str(), outcome = "restored"; "{} is live again", former.commit.short());
+        if cause != SetbackCause::Commit || policy != OnFailure::Rollback {
+            return Undone::Restored(former, None);
+        }
+        let destination = Destination {
+            kind: Kind::Rollback,
+            commit: &former.commit,
+            previous: Some(&begun.facts.commit),
+            release: former.release.as_deref().unwrap_or_default(),
+            reference: &begun.facts.reference,
+        };
+        // What failed is what the report shows, not the former script's success.
+        let failed_output = std::mem::take(self.output);
+        let stop = self.context.stop.clone();
+        let ran = self
+            .former_script(&destination)
+            .and_then(|()| self.units(&destination, Some(&stop)));
+        let rollback_output = std::mem::replace(self.output, failed_output);
+        self.output
+            .append(&rollback_output, "the former release's script:");
+        Undone::Restored(former.clone(), ran.err().map(|setback| setback.failure))
+    }
+
+    /// Makes live what was live before: a link, or with the layout `in-place` the files that differ.
+    fn restore(&mut self, begun: &Begun) -> Result<()> {
+        self.enter("rollback")?;
+        let former = begun.before.deployed.as_ref();
+        if !self.is_in_place() {
+            return self.shop.restore(former.and_then(|d| d.release.clone()));
+        }
+        // The journal says "started" now, so what may be live is reckoned with in full.
+        let mut tree = self.tree(former.map(|d| d.commit.clone()));
+        if !tree.bases.contains(&Some(begun.facts.commit.clone())) {
+            tree.bases.push(Some(begun.facts.commit.clone()));
+        }
+        self.shop.stage("rollback", tree, None)?;
+        self.shop.activate("rollback")
+    }
+
+    fn finish(&mut self, begun: &Begun, result: &record::Result) -> Result<()> {
+        let at = now();
+        let state = record::ended(&begun.before, &begun.facts, result, at);
+        let from = begun.before.deployed.as_ref().map(|d| &d.commit);
+        let run = record::run(&begun.facts, from, Some(result), at, self.ms.clone());
+        let text = self.output.text();
+        self.append(state, run, text)
+    }
+
+    /// Removes old releases. That this fails is worth a line and no more.
+    fn retire(&mut self, remove: Option<String>) {
+        if self.is_in_place() {
+            return;
+        }
+        let state = &self.journal.state;
+        let good = [&state.deployed, &state.previous]
+            .into_iter()
+            .flatten()
+            .filter_map(|d| d.release.clone());
+        let failed = state.failed.iter().filter_map(|f| f.release.clone());
+        let protect: Vec<String> = good.chain(failed).collect();
+        match self
+            .shop
+            .retire(self.app.target.keep, protect, remove.into_iter().collect())
+        {
+            Ok(StagerReply::Retired { warnings, .. }) => self.warn("record", &warnings),
+            Ok(_) => {}
+            Err(e) => {
+                event!(WARN, "deploy.warning", app = self.name(), stage = "record", error = format!("{e:#}"); "old releases could not be removed")
+            }
+        }
+    }
+}
+
+/// What became of the live tree.
+enum Undone {
+    /// It was not reached.
+    NothingToDo,
+    /// The failed commit stays live, as the app wants it.
+    Kept,
+    /// There was nothing before, and there is nothing now.
+    Nothing,
+    /// The former one is live, and what its script came to.
+    Restored(Deployed, Option<Failure>),
+    NotRestored(Failure),
+}
+
+impl Undone {
+    fn tell(&self, failure: &mut Failure) {
+        let line = match self {
+            Undone::NothingToDo => "nothing live was changed".to_owned(),
+            Undone::Kept => "the failed commit stays live (on_failure = \"keep\")".to_owned(),
+            Undone::Nothing => "nothing was deployed before, so nothing is live".to_owned(),
+            Undone::Restored(former, None) => format!("live: {} again", former.commit.short()),
+            Undone::Restored(former, Some(script)) => format!(
+                "live: {} again, but {}",
+                former.commit.short(),
+                script.message
+            ),
+            Undone::NotRestored(why) => format!(
+                "WHAT WAS LIVE COULD NOT BE PUT BACK: {}; the next run goes over it",
+                why.message
+            ),
+        };
+        failure.help.insert(0, line);
+        if let Undone::NotRestored(Failure {
+            class: Class::Io, ..
+        }) = self
+        {
+            failure.class = Class::Io;
+        }
+    }
+}

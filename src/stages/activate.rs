@@ -1,0 +1,494 @@
+//! Activate: what was staged becomes live, and what is no longer needed goes. Runs in the stager, as
+//! the deploy user; the supervisor never opens the target directory.
+//!
+//! Layout `releases`: a full release has its name by rename, and `current` is switched by the rename
+//! of a new link. A crash before either leaves the old one, a crash after both the new one.
+//! Layout `in-place`: all changed files wait, complete and synced, in one folder beside the live ones;
+//! then each is renamed over. A crash in between is mended by the next run, which knows of both commits.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::fcntl::{OFlag, open, readlinkat, renameat};
+use nix::sys::stat::{Mode, SFlag};
+use nix::unistd::{UnlinkatFlags, fsync, symlinkat, unlinkat};
+
+use super::stage::{self, Staged, good_names, shown};
+use crate::commit::Commit;
+use crate::outcome::{Class, Failure};
+use crate::processes::messages::StagerReply;
+use crate::sys::beneath::{Folders, look, make_folder, open_folder};
+
+const RELEASES: &str = "releases";
+const CURRENT: &str = "current";
+const SHARED: &str = "shared";
+/// Where changed files wait with the layout `in-place`.
+const WAITING: &str = ".poller.partial";
+
+/// The app's target directory, open.
+pub struct Target {
+    path: PathBuf,
+    root: OwnedFd,
+}
+
+impl Target {
+    pub fn open(path: &Path) -> Result<Target> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(path, flags, Mode::empty()).map_err(|e| {
+            let me = nix::unistd::User::from_uid(nix::unistd::Uid::effective())
+                .ok()
+                .flatten();
+            let me = me.map_or_else(|| "the deploy user".to_owned(), |u| u.name);
+            Failure::new(
+                Class::Config,
+                format!(
+                    "the target directory {} cannot be opened: {}",
+                    path.display(),
+                    e.desc()
+                ),
+            )
+            .help(format!(
+                "make it for {me}: install -d -o {me} {}",
+                path.display()
+            ))
+        })?;
+        Ok(Target {
+            path: path.to_owned(),
+            root,
+        })
+    }
+
+    /// For an app that was never deployed: whether anything here is not poller's.
+    pub fn inspect(&self, releases: bool) -> Result<()> {
+        let allowed = |name: &OsStr| {
+            name == "lost+found"
+                || name == WAITING
+                || (releases && (name == RELEASES || name == SHARED || name == "current.partial"))
+        };
+        for entry in fs::read_dir(self.by_descriptor(""))? {
+            let name = entry?.file_name();
+            if !allowed(&name) {
+                return Err(Failure::new(
+                    Class::Refused,
+                    format!(
+                        "{} is not empty ({} is there) and poller never deployed to it",
+                        self.path.display(),
+                        shown(name.as_bytes())
+                    ),
+                )
+                .help("take it over as it is: poller adopt APP")
+                .help("or empty it, or name another `[target] directory`")
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn by_descriptor(&self, below: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{below}", self.root.as_raw_fd()))
+    }
+
+    fn releases(&self) -> Result<OwnedFd> {
+        make_folder(&self.root, OsStr::new(RELEASES))
+            .and_then(|()| open_folder(&self.root, OsStr::new(RELEASES)))
+            .with_context(|| format!("{}/{RELEASES}", self.path.display()))
+    }
+
+    /// Writes a release and gives it its name.
+    pub fn stage_release(
+        &self,
+        name: &str,
+        commit: Option<&Commit>,
+        shared: &[String],
+        from: &mut impl Read,
+    ) -> Result<StagerReply> {
+        let releases = self.releases()?;
+        let partial = OsString::from(format!("{name}.partial"));
+        self.clear_partial()?;
+        make_folder(&releases, &partial)?;
+        let folder = open_folder(&releases, &partial)?;
+        let staged = stage::write(&folder, commit, from);
+        let staged = staged.and_then(|staged| {
+            let warnings = self.link_shared(&folder, shared)?;
+            Ok((staged, warnings))
+        });
+        let (staged, warnings) = match staged {
+            Ok(done) => done,
+            Err(e) => {
+                // A full disk must not stay full of what nobody can use.
+                self.clear_partial()?;
+                return Err(e);
+            }
+        };
+        // The same commit in the same second: left by a run that was killed before its journal knew.
+        if self.live().as_deref() != Some(name) && look(&releases, OsStr::new(name))?.is_some() {
+            fs::remove_dir_all(self.by_descriptor(RELEASES).join(name))
+                .with_context(|| name.to_owned())?;
+        }
+        // Crash before the rename: a .partial, which the next run removes. After: a whole release.
+        renameat(&releases, partial.as_os_str(), &releases, name).map_err(std::io::Error::from)?;
+        fsync(&releases).map_err(std::io::Error::from)?;
+        Ok(StagerReply::Staged {
+            files: staged.files,
+            bytes: staged.bytes,
+            warnings,
+        })
+    }
+
+    /// Removes what a killed run was writing.
+    fn clear_partial(&self) -> Result<()> {
+        for entry in fs::read_dir(self.by_descriptor(RELEASES))? {
+            let entry = entry?;
+            if entry.file_name().as_bytes().ends_with(b".partial") {
+                fs::remove_dir_all(entry.path()).with_context(|| {
+                    format!("{RELEASES}/{}", shown(entry.file_name().as_bytes()))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts links to `shared/` into a release. What a link should lead to is made when it is a folder:
+    /// written with a slash at the end, or without a dot in its name.
+    fn link_shared(&self, release: &OwnedFd, shared: &[String]) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        if shared.is_empty() {
+            return Ok(warnings);
+        }
+        make_folder(&self.root, OsStr::new(SHARED))?;
+        let mut common = Folders::new(open_folder(&self.root, OsStr::new(SHARED))?);
+        let mut folders = Folders::new(release.try_clone()?);
+        for entry in shared {
+            let path = entry.trim_end_matches('/');
+            let parts = good_names(path.as_bytes())?;
+            let (parent, name) = common.parent_of(path.as_bytes(), &parts)?;
+            if look(parent, name)?.is_none() {
+                if entry.ends_with('/') || !name.as_bytes().contains(&b'.') {
+                    make_folder(parent, name)?;
+                } else {
+                    warnings.push(format!(
+                        "{SHARED}/{path} is not there yet; the script may make it through the link"
+                    ));
+                }
+            }
+            let (parent, name) = folders.parent_of(path.as_bytes(), &parts)?;
+            // releases/NAME/ and one more for each folder on the way
+            let up = "../".repeat(parts.len() + 1);
+            symlinkat(format!("{up}{SHARED}/{path}").as_str(), parent, name)
+                .map_err(std::io::Error::from)
+                .with_context(|| path.to_owned())?;
+        }
+        Ok(warnings)
+    }
+
+    /// Points `current` at a release, or at nothing.
+    pub fn switch(&self, release: Option<&str>) -> Result<()> {
+        if let Some(stat) = look(&self.root, OsStr::new(CURRENT))?
+            && SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK
+        {
+            return Err(Failure::new(
+                Class::Refused,
+                format!(
+                    "{}/{CURRENT} is not a link, so poller did not make it",
+                    self.path.display()
+                ),
+            )
+            .help("move it away; the next run puts the link there")
+            .into());
+        }
+        match release {
+            Some(name) => {
+                let next = OsStr::new("current.partial");
+                stage::remove(&self.root, next)?;
+                symlinkat(format!("{RELEASES}/{name}").as_str(), &self.root, next)
+                    .map_err(std::io::Error::from)?;
+                // Crash before: the old link and a leftover. After: the new link.
+                renameat(&self.root, next, &self.root, CURRENT).map_err(std::io::Error::from)?;
+            }
+            None => stage::remove(&self.root, OsStr::new(CURRENT))?,
+        }
+        fsync(&self.root).map_err(std::io::Error::from)?;
+        Ok(())
+    }
+
+    /// Writes the changed files beside the live ones and checks that they can take their places.
+    pub fn stage_in_place(
+        &self,
+        commit: Option<&Commit>,
+        from: &mut impl Read,
+    ) -> Result<(StagerReply, Staged)> {
+        self.clear_waiting()?;
+        make_folder(&self.root, OsStr::new(WAITING))?;
+        let waiting = open_folder(&self.root, OsStr::new(WAITING))?;
+        let staged = stage::write(&waiting, commit, from).and_then(|staged| {
+            self.check_in_place(&staged)?;
+            Ok(staged)
+        });
+        match staged {
+            Ok(staged) => Ok((
+                StagerReply::Staged {
+                    files: staged.files,
+                    bytes: staged.bytes,
+                    warnings: Vec::new(),
+                },
+                staged,
+            )),
+            Err(e) => {
+                self.clear_waiting()?;
+                Err(e)
+            }
+        }
+    }
+
+    fn clear_waiting(&self) -> Result<()> {
+        match fs::remove_dir_all(self.by_descriptor(WAITING)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(WAITING),
+            _ => Ok(()),
+        }
+    }
+
+    /// Untracked files stay: one that stands where a new file must go is a conflict, not a loss.
+    fn check_in_place(&self, staged: &Staged) -> Result<()> {
+        let in_the_way = |path: &[u8]| {
+            Failure::new(
+                Class::Refused,
+                format!(
+                    "{}/{} is not from the repository and is in the way of a file that is",
+                    self.path.display(),
+                    String::from_utf8_lossy(path).escape_debug()
+                ),
+            )
+            .help("move it away, or take it out of the repository")
+        };
+        let going: HashSet<&[u8]> = staged
+            .deleted
+            .iter()
+            .map(Vec::as_slice)
+            .chain(
+                staged
+                    .written
+                    .iter()
+                    .filter(|(_, known)| *known)
+                    .map(|(p, _)| p.as_slice()),
+            )
+            .collect();
+        let mut folders = Folders::new(self.root.try_clone()?);
+        for (path, known) in &staged.written {
+            let parts = good_names(path)?;
+            // A file on the way that is not going is in the way.
+            for depth in 1..parts.len() {
+                let above: Vec<u8> = parts[..depth]
+                    .iter()
+                    .map(|p| p.as_bytes())
+                    .collect::<Vec<_>>()
+                    .join(&b'/');
+                let stands = folders
+                    .existing_parent_of(&parts[..depth])?
+                    .map(|(parent, name)| look(parent, name))
+                    .transpose()?
+                    .flatten();
+                if stands.is_some_and(|s| !is_folder(&s)) && !going.contains(above.as_slice()) {
+                    return Err(in_the_way(&above).into());
+                }
+            }
+            let Some((parent, name)) = folders.existing_parent_of(&parts)? else {
+                continue;
+            };
+            match look(parent, name)? {
+                Some(stat) if is_folder(&stat) => self
+                    .check_emptied(path, &going)
+                    .map_err(|_| in_the_way(path))?,
+                Some(_) if !known => return Err(in_the_way(path).into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A folder gives way to a file only when all that is in it goes too.
+    fn check_emptied(&self, folder: &[u8], going: &HashSet<&[u8]>) -> Result<()> {
+        for entry in fs::read_dir(self.path.join(OsStr::from_bytes(folder)))? {
+            let entry = entry?;
+            let path = [folder, b"/", entry.file_name().as_bytes()].concat();
+            if entry.file_type()?.is_dir() {
+                self.check_emptied(&path, going)?;
+            } else {
+                anyhow::ensure!(going.contains(path.as_slice()), "not from the repository");
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames every waiting file over the live one, and removes what is gone.
+    pub fn apply(&self, staged: &Staged) -> Result<()> {
+        let mut live = Folders::new(self.root.try_clone()?);
+        for path in &staged.deleted {
+            self.remove_with_empty_folders(&mut live, path)?;
+        }
+        let mut live = Folders::new(self.root.try_clone()?);
+        let mut waiting = Folders::new(open_folder(&self.root, OsStr::new(WAITING))?);
+        for (path, _) in &staged.written {
+            let parts = good_names(path)?;
+            let (from, name) = waiting.parent_of(path, &parts)?;
+            if is_folder_at(&self.root, path)? {
+                remove_empty_folders(&self.path.join(OsStr::from_bytes(path)))?;
+            }
+            let (to, _) = live.parent_of(path, &parts)?;
+            renameat(from, name, to, name)
+                .map_err(std::io::Error::from)
+                .with_context(|| shown(path))?;
+        }
+        nix::unistd::syncfs(&self.root).map_err(std::io::Error::from)?;
+        self.clear_waiting()
+    }
+
+    fn remove_with_empty_folders(&self, live: &mut Folders, path: &[u8]) -> Result<()> {
+        let mut parts = good_names(path)?;
+        let Some((parent, name)) = live.existing_parent_of(&parts)? else {
+            return Ok(());
+        };
+        match look(parent, name)? {
+            // A submodule's folder goes when it is empty; anything that somebody put there stays.
+            Some(stat) if is_folder(&stat) => {
+                drop(unlinkat(parent, name, UnlinkatFlags::RemoveDir))
+            }
+            _ => stage::remove(parent, name).with_context(|| shown(path))?,
+        }
+        while parts.pop().is_some() && !parts.is_empty() {
+            // Not empty, or gone already: that is where it ends.
+            let Some((parent, name)) = live.existing_parent_of(&parts)? else {
+                break;
+            };
+            if unlinkat(parent, name, UnlinkatFlags::RemoveDir).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The release that `current` leads to.
+    fn live(&self) -> Option<String> {
+        let link = PathBuf::from(readlinkat(&self.root, CURRENT).ok()?);
+        Some(link.file_name()?.to_str()?.to_owned())
+    }
+
+    /// Removes releases past the newest `keep`, but never the live one or one that is protected.
+    pub fn retire(
+        &self,
+        keep: usize,
+        protect: &[String],
+        remove: &[String],
+    ) -> Result<StagerReply> {
+        let mut names: Vec<String> = Vec::new();
+        for entry in fs::read_dir(self.by_descriptor(RELEASES))? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        let live = self.live();
+        let protect: Vec<&str> = protect
+            .iter()
+            .map(String::as_str)
+            .chain(live.as_deref())
+            .collect();
+        let mut warnings = Vec::new();
+        let mut removed = Vec::new();
+        for name in retired(names, keep, &protect, remove) {
+            let folder = self.by_descriptor(RELEASES).join(&name);
+            match fs::remove_dir_all(folder) {
+                Ok(()) => removed.push(name),
+                Err(e) => warnings.push(format!("{RELEASES}/{name} could not be removed: {e}")),
+            }
+        }
+        Ok(StagerReply::Retired { removed, warnings })
+    }
+}
+
+/// Which releases go: those to be removed, and the oldest past `keep`; their names begin with the time.
+fn retired(
+    mut names: Vec<String>,
+    keep: usize,
+    protect: &[&str],
+    remove: &[String],
+) -> Vec<String> {
+    names.retain(|name| is_release_name(name));
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    let (mut gone, kept): (Vec<_>, Vec<_>) = names
+        .into_iter()
+        .partition(|name| remove.contains(name) && !protect.contains(&name.as_str()));
+    gone.extend(
+        kept.into_iter()
+            .skip(keep)
+            .filter(|name| !protect.contains(&name.as_str())),
+    );
+    gone
+}
+
+/// `20260102T030405Z-` and forty hexadecimal digits; anything else in `releases/` is somebody else's.
+fn is_release_name(name: &str) -> bool {
+    name.split_once('-').is_some_and(|(time, commit)| {
+        time.len() == 16 && time.ends_with('Z') && Commit::try_from(commit.to_owned()).is_ok()
+    })
+}
+
+fn is_folder(stat: &nix::sys::stat::FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+}
+
+fn is_folder_at(root: &OwnedFd, path: &[u8]) -> Result<bool> {
+    let mut folders = Folders::new(root.try_clone()?);
+    let parts = good_names(path)?;
+    let found = folders
+        .existing_parent_of(&parts)?
+        .map(|(parent, name)| look(parent, name))
+        .transpose()?
+        .flatten();
+    Ok(found.is_some_and(|s| is_folder(&s)))
+}
+
+/// Removes a folder that holds nothing but folders.
+fn remove_empty_folders(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_empty_folders(&entry.path())?;
+        }
+    }
+    fs::remove_dir(folder).with_context(|| folder.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(second: u32) -> String {
+        format!("20260102T0304{second:02}Z-{}", "a".repeat(40))
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_the_last_good_one_always() {
+        let names: Vec<String> = (0..6).map(name).collect();
+        let gone = retired(names.clone(), 2, &[&name(0)], &[]);
+        assert_eq!(gone, [name(3), name(2), name(1)]);
+        assert_eq!(retired(names.clone(), 10, &[], &[]), Vec::<String>::new());
+        assert_eq!(
+            retired(names.clone(), 10, &[&name(5)], &[name(5), name(4)]),
+            [name(4)]
+        );
+        assert_eq!(
+            retired(
+                vec!["mine".into(), "20260102T030405Z-x".into()],
+                1,
+                &[],
+                &[]
+            ),
+            Vec::<String>::new()
+        );
+    }
+}

@@ -1,0 +1,290 @@
+//! Fetch: brings the tip's objects into the repository. Runs in the fetcher.
+//!
+//! No ref is moved here. A pack appears in the repository whole or not at all, and until the journal
+//! names one of its commits nothing points at it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use fs2::FileExt;
+use git2::{
+    AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Remote, RemoteCallbacks, Repository,
+};
+
+use crate::commit::Commit;
+use crate::journal;
+use crate::outcome::{Class, Failure};
+use crate::processes::messages::{Access, Fetch, Tip};
+use crate::remote::transport;
+use crate::sys::libgit2;
+
+/// An open repository, and the quarantine that goes when it is dropped.
+pub struct Opened {
+    pub repo: Repository,
+    _quarantine: Option<Quarantine>,
+}
+
+impl Opened {
+    /// A repository that a run before has made.
+    pub fn existing(path: &Path) -> Result<Opened> {
+        let repo = Repository::open_bare(path).with_context(|| path.display().to_string())?;
+        Ok(Opened {
+            repo,
+            _quarantine: None,
+        })
+    }
+}
+
+/// Fetches the tip and returns the commit that the ref holds now: it may have moved since the probe.
+pub fn fetch(
+    request: &Fetch,
+    progress: impl FnMut(usize, usize, usize),
+) -> Result<(Opened, Commit)> {
+    let opened = open(request)?;
+    let object = if has(&opened.repo, &request.tip) {
+        // Fetched by a run that was cut short, or for another app: no need to ask again.
+        request.tip.object.oid()?
+    } else if request.quarantine {
+        download(&opened.repo, request, progress)?
+    } else {
+        let _lock = Lock::take(opened.repo.path(), "fetch.lock")?;
+        clean_packs(opened.repo.path())?;
+        let done = download(&opened.repo, request, progress);
+        if done.is_err() {
+            clean_packs(opened.repo.path())?;
+        }
+        done?
+    };
+    let commit = peel(&opened.repo, object, &request.tip)?;
+    Ok((opened, commit))
+}
+
+fn open(request: &Fetch) -> Result<Opened> {
+    if !request.quarantine {
+        let repo = journal::open_or_create(&request.repository)?;
+        return Ok(Opened {
+            repo,
+            _quarantine: None,
+        });
+    }
+    let quarantine = Quarantine::new()?;
+    let repo = journal::open_or_create(&quarantine.0)?;
+    let objects = request.repository.join("objects");
+    if objects.try_exists()? {
+        repo.odb()?
+            .add_disk_alternate(objects.to_str().context("a path that is not UTF-8")?)?;
+    }
+    Ok(Opened {
+        repo,
+        _quarantine: Some(quarantine),
+    })
+}
+
+fn has(repo: &Repository, tip: &Tip) -> bool {
+    tip.object
+        .oid()
+        .is_ok_and(|id| repo.odb().is_ok_and(|odb| odb.exists(id)))
+}
+
+fn download(
+    repo: &Repository,
+    request: &Fetch,
+    mut progress: impl FnMut(usize, usize, usize),
+) -> Result<Oid> {
+    let origin = &request.origin;
+    let (url, broken, complaint) = match (&origin.access, &origin.remote) {
+        (Access::Local, crate::config::Remote::Local(path)) => (
+            path.to_str()
+                .context("a path that is not UTF-8")?
+                .to_owned(),
+            None,
+            None,
+        ),
+        _ => {
+            let (stream, broken, complaint) = transport::open(origin)?;
+            libgit2::offer(Box::new(stream))?;
+            (
+                libgit2::OFFERED_URL.to_owned(),
+                Some(broken),
+                Some(complaint),
+            )
+        }
+    };
+    let fetched = (|| -> Result<Option<Oid>, git2::Error> {
+        let mut remote = repo.remote_anonymous(&url)?;
+        remote.connect(Direction::Fetch)?;
+        let Some(object) = advertised(&remote, &request.tip.reference)? else {
+            return Ok(None);
+        };
+        let mut callbacks = RemoteCallbacks::new();
+        callbacks.transfer_progress(|now| {
+            progress(
+                now.received_objects(),
+                now.total_objects(),
+                now.received_bytes(),
+            );
+            true
+        });
+        let mut options = FetchOptions::new();
+        options
+            .remote_callbacks(callbacks)
+            .download_tags(AutotagOption::None)
+            .update_fetchhead(false);
+        remote.download(&[&request.tip.reference], Some(&mut options))?;
+        Ok(Some(object))
+    })();
+    match fetched {
+        Ok(Some(object)) => Ok(object),
+        // libgit2 calls the fetch of a branch that is not there a success.
+        Ok(None) => Err(Failure::new(
+            Class::Unreachable,
+            format!(
+                "{}: `{}` was there a moment ago and is gone",
+                origin.url, request.tip.reference
+            ),
+        )
+        .into()),
+        Err(e) => {
+            // libgit2 paraphrases what the stream said; the stream kept the real reason.
+            if let Some(failure) = broken.and_then(|b| b.take()) {
+                return Err(failure.into());
+            }
+            Err(failure_of(&origin.url, &e, complaint.and_then(|c| c.text())).into())
+        }
+    }
+}
+
+fn advertised(remote: &Remote, name: &str) -> Result<Option<Oid>, git2::Error> {
+    Ok(remote
+        .list()?
+        .iter()
+        .find(|head| head.name() == name)
+        .map(|head| head.oid()))
+}
+
+/// What an error of libgit2 means to poller.
+fn failure_of(url: &str, e: &git2::Error, complaint: Option<String>) -> Failure {
+    let text = crate::report::printable(e.message());
+    if is_local(&text) {
+        return Failure::new(Class::Io, format!("{url}: {text}"))
+            .help("make room (df -h, df -i); the next run goes on by itself");
+    }
+    let said = complaint
+        .map(|c| format!(" (the server said: {c})"))
+        .unwrap_or_default();
+    let class = match e.class() {
+        ErrorClass::Os | ErrorClass::Filesystem => Class::Io,
+        ErrorClass::Net | ErrorClass::Ssh => Class::Unreachable,
+        _ => Class::Protocol,
+    };
+    Failure::new(class, format!("{url}: the fetch failed: {text}{said}"))
+        .help("nothing was changed; the next poll tries again")
+}
+
+/// libgit2 puts the system's words into its message and keeps no number.
+fn is_local(text: &str) -> bool {
+    [
+        "No space left on device",
+        "Disk quota exceeded",
+        "File too large",
+        "Read-only file system",
+    ]
+    .iter()
+    .any(|t| text.contains(t))
+}
+
+/// The commit behind a tag object, or a failure for a ref that holds something else.
+fn peel(repo: &Repository, object: Oid, tip: &Tip) -> Result<Commit> {
+    let found = repo
+        .find_object(object, None)
+        .with_context(|| format!("reading {object}"))?;
+    let commit = found.peel_to_commit().map_err(|_| {
+        Failure::new(
+            Class::Refused,
+            format!("`{}` holds no commit", tip.reference),
+        )
+        .help("name a branch or a tag of a commit in `[source]`")
+    })?;
+    Ok(commit.id().into())
+}
+
+/// A kernel lock on the repository for one step; waits while another run takes that step.
+pub struct Lock(#[allow(dead_code, reason = "held for its lock")] File);
+
+impl Lock {
+    pub fn take(repository: &Path, name: &str) -> Result<Lock> {
+        let path = repository.join(name);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let file = file.with_context(|| path.display().to_string())?;
+        FileExt::lock_exclusive(&file).with_context(|| path.display().to_string())?;
+        Ok(Lock(file))
+    }
+}
+
+/// Removes what a fetch that was killed left. Only with `fetch.lock` held.
+fn clean_packs(repository: &Path) -> Result<()> {
+    let folder = repository.join("objects/pack");
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(b"pack_git2_")
+        {
+            fs::remove_file(entry.path()).with_context(|| entry.path().display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes lock files of refs that a killed run left. Only with `refs.lock` held.
+pub fn clean_refs(repository: &Path) -> Result<()> {
+    for name in ["HEAD.lock", "config.lock", "packed-refs.lock"] {
+        remove_if_there(&repository.join(name))?;
+    }
+    let folder = repository.join("refs/poller");
+    let Ok(entries) = fs::read_dir(&folder) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "lock") {
+            remove_if_there(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| path.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A repository of its own for a dry run, outside all of poller's folders, removed at the end.
+struct Quarantine(PathBuf);
+
+impl Quarantine {
+    fn new() -> Result<Quarantine> {
+        let template = std::env::temp_dir().join("poller-dry-run-XXXXXX");
+        let path =
+            nix::unistd::mkdtemp(&template).with_context(|| template.display().to_string())?;
+        Ok(Quarantine(path))
+    }
+}
+
+impl Drop for Quarantine {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_dir_all(&self.0) {
+            eprintln!("poller: {} could not be removed: {e}", self.0.display());
+        }
+    }
+}

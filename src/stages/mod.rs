@@ -1,0 +1,15 @@
+//! The stages of the road, a file each, in the order of `pipeline.rs`.
+
+pub mod activate;
+pub mod decide;
+pub mod deploy;
+pub mod fetch;
+pub mod health;
+pub mod links;
+pub mod lock;
+pub mod probe;
+pub mod record;
+pub mod stage;
+pub mod stream;
+pub mod tree;
+pub mod verify;

@@ -1,0 +1,305 @@
+//! Record: what an entry of the journal says of a deploy, and what state follows from it. No I/O.
+
+use std::collections::BTreeMap;
+
+use jiff::{Timestamp, ToSpan};
+
+use crate::commit::Commit;
+use crate::journal::state::*;
+
+/// What is known of a deploy when it begins.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub run: String,
+    pub kind: Kind,
+    pub reference: String,
+    pub commit: Commit,
+    pub release: Option<String>,
+    pub who: String,
+    pub began: Timestamp,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Result {
+    Deployed,
+    Failed {
+        reason: String,
+        exit: Option<i32>,
+        live: bool,
+    },
+    /// The script said 75.
+    Deferred {
+        reason: String,
+    },
+    /// poller was told to stop.
+    Interrupted {
+        reason: String,
+    },
+    /// Something of this machine, not of the commit.
+    Error {
+        reason: String,
+        restored: bool,
+    },
+}
+
+impl Result {
+    pub fn ending(&self) -> Ending {
+        match self {
+            Result::Deployed => Ending::Deployed,
+            Result::Failed { .. } => Ending::Failed,
+            Result::Deferred { .. } => Ending::Deferred,
+            Result::Interrupted { .. } => Ending::Interrupted,
+            Result::Error { .. } => Ending::Error,
+        }
+    }
+}
+
+/// The entry's `run.toml`.
+pub fn run(
+    facts: &Facts,
+    from: Option<&Commit>,
+    result: Option<&Result>,
+    now: Timestamp,
+    ms: BTreeMap<String, u64>,
+) -> Run {
+    let (exit, error) = match result {
+        None => (None, None),
+        Some(Result::Deployed) => (Some(0), None),
+        Some(Result::Failed { reason, exit, .. }) => (*exit, Some(reason)),
+        Some(Result::Deferred { reason }) => (Some(75), Some(reason)),
+        Some(Result::Interrupted { reason } | Result::Error { reason, .. }) => (None, Some(reason)),
+    };
+    Run {
+        id: facts.run.clone(),
+        kind: facts.kind,
+        outcome: result.map_or(Ending::Started, Result::ending),
+        from: from.cloned(),
+        to: facts.commit.clone(),
+        reference: facts.reference.clone(),
+        who: facts.who.clone(),
+        started: facts.began,
+        ended: result.map(|_| now),
+        exit,
+        error: error.cloned(),
+        ms,
+    }
+}
+
+/// The state while a deploy runs.
+pub fn begun(state: &State, facts: &Facts) -> State {
+    let started = Started {
+        commit: facts.commit.clone(),
+        release: facts.release.clone(),
+        at: facts.began,
+        run: facts.run.clone(),
+    };
+    State {
+        started: Some(started),
+        ..state.clone()
+    }
+}
+
+/// The state after it. `state` is the one from before the deploy.
+pub fn ended(state: &State, facts: &Facts, result: &Result, now: Timestamp) -> State {
+    match result {
+        Result::Deployed => {
+            let deployed = Deployed {
+                commit: facts.commit.clone(),
+                release: facts.release.clone(),
+                at: now,
+                run: facts.run.clone(),
+            };
+            // A redeploy of the same commit does not make it its own predecessor.
+            let previous = match &state.deployed {
+                Some(before) if before.commit != facts.commit => Some(before.clone()),
+                _ => state.previous.clone(),
+            };
+            State {
+                deployed: Some(deployed),
+                previous,
+                frozen: state.frozen.clone(),
+                ..State::default()
+            }
+        }
+        Result::Failed { reason, live, .. } => failed(state, facts, reason, 1, *live, now),
+        Result::Deferred { reason } => failed(state, facts, reason, 0, false, now),
+        // The next run finds it, names it, and goes over everything that may be half done.
+        Result::Interrupted { .. }
+        | Result::Error {
+            restored: false, ..
+        } => begun(state, facts),
+        Result::Error { restored: true, .. } => State {
+            started: None,
+            ..state.clone()
+        },
+    }
+}
+
+fn failed(
+    state: &State,
+    facts: &Facts,
+    reason: &str,
+    count: u32,
+    live: bool,
+    now: Timestamp,
+) -> State {
+    let before = state.failed.as_ref().filter(|f| f.commit == facts.commit);
+    let failed = Failed {
+        commit: facts.commit.clone(),
+        attempts: before.map_or(0, |f| f.attempts) + count,
+        since: before.map_or(now, |f| f.since),
+        reason: reason.to_owned(),
+        release: facts.release.clone(),
+        live,
+    };
+    State {
+        failed: Some(failed),
+        started: None,
+        refused: None,
+        skipped: None,
+        ..state.clone()
+    }
+}
+
+/// The name of a release: the time first, so that names sort by age, and later than any known one, so
+/// that it is new even within a second or after the clock was set back.
+pub fn release_name(commit: &Commit, state: &State, now: Timestamp) -> String {
+    let known = [
+        state.deployed.as_ref().and_then(|d| d.release.as_deref()),
+        state.previous.as_ref().and_then(|d| d.release.as_deref()),
+        state.failed.as_ref().and_then(|f| f.release.as_deref()),
+        state.started.as_ref().and_then(|s| s.release.as_deref()),
+    ];
+    let stamp = |t: Timestamp| t.strftime("%Y%m%dT%H%M%SZ").to_string();
+    let mut time = now;
+    for name in known.into_iter().flatten() {
+        if let Some(last) = name.get(..16)
+            && stamp(time).as_str() <= last
+            && let Ok(last) = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", last)
+            && let Ok(last) = last.to_zoned(jiff::tz::TimeZone::UTC)
+        {
+            time = last.timestamp().checked_add(1.second()).unwrap_or(now);
+        }
+    }
+    format!("{}-{commit}", stamp(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(digit: char) -> Commit {
+        Commit::try_from(digit.to_string().repeat(40)).unwrap()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn facts(digit: char) -> Facts {
+        Facts {
+            run: "r".into(),
+            kind: Kind::Deploy,
+            reference: "refs/heads/main".into(),
+            commit: commit(digit),
+            release: Some(format!("x-{digit}")),
+            who: "root".into(),
+            began: at(1),
+        }
+    }
+
+    #[test]
+    fn a_success_moves_what_was_deployed_to_previous_and_forgets_failures() {
+        let one = ended(&State::default(), &facts('a'), &Result::Deployed, at(2));
+        assert_eq!(
+            (&one.deployed.as_ref().unwrap().commit, &one.previous),
+            (&commit('a'), &None)
+        );
+        let bad = Result::Failed {
+            reason: "exit 1".into(),
+            exit: Some(1),
+            live: false,
+        };
+        let failing = ended(&one, &facts('b'), &bad, at(3));
+        assert_eq!(failing.failed.as_ref().unwrap().attempts, 1);
+        let failing = ended(&failing, &facts('b'), &bad, at(4));
+        assert_eq!(
+            failing.failed.as_ref().map(|f| (f.attempts, f.since)),
+            Some((2, at(3)))
+        );
+        let two = ended(&failing, &facts('b'), &Result::Deployed, at(5));
+        assert_eq!(two.failed, None);
+        assert_eq!(two.previous.as_ref().unwrap().commit, commit('a'));
+        // Deployed again: the predecessor stays the other one.
+        assert_eq!(
+            ended(&two, &facts('b'), &Result::Deployed, at(6)).previous,
+            two.previous
+        );
+    }
+
+    #[test]
+    fn not_now_does_not_count_and_an_interruption_is_remembered() {
+        let deferred = ended(
+            &State::default(),
+            &facts('a'),
+            &Result::Deferred {
+                reason: "75".into(),
+            },
+            at(2),
+        );
+        assert_eq!(deferred.failed.unwrap().attempts, 0);
+        let cut = ended(
+            &State::default(),
+            &facts('a'),
+            &Result::Interrupted {
+                reason: "TERM".into(),
+            },
+            at(2),
+        );
+        assert_eq!(cut.started.unwrap().commit, commit('a'));
+        let full = ended(
+            &State::default(),
+            &facts('a'),
+            &Result::Error {
+                reason: "full".into(),
+                restored: true,
+            },
+            at(2),
+        );
+        assert_eq!(full, State::default());
+    }
+
+    #[test]
+    fn release_names_grow_even_when_the_clock_does_not() {
+        let first = release_name(&commit('a'), &State::default(), at(0));
+        assert_eq!(first, format!("19700101T000000Z-{}", commit('a')));
+        let mut state = ended(
+            &State::default(),
+            &Facts {
+                release: Some(first.clone()),
+                ..facts('a')
+            },
+            &Result::Deployed,
+            at(0),
+        );
+        let second = release_name(&commit('a'), &state, at(0));
+        assert!(second > first, "{second}");
+        state.failed = ended(
+            &state,
+            &Facts {
+                release: Some(second.clone()),
+                ..facts('b')
+            },
+            &Result::Failed {
+                reason: String::new(),
+                exit: None,
+                live: false,
+            },
+            at(0),
+        )
+        .failed;
+        assert!(release_name(&commit('a'), &state, at(0)) > second);
+        assert!(release_name(&commit('a'), &state, at(9)).starts_with("19700101T000009Z"));
+    }
+}

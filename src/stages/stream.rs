@@ -1,0 +1,166 @@
+//! The sending half of staging: a commit's tree, from the repository into a pipe. Runs in the fetcher.
+//!
+//! Frames, in the order of their paths: [`FILE`] or [`EXECUTABLE`] with size and path, followed by
+//! [`DATA`] until the size is reached; [`LINK`] with path and target; [`FOLDER`] for a submodule;
+//! [`DELETE`] for what an in-place update removes; [`END`] last, without which nothing counts.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use git2::{Odb, Repository};
+
+use super::tree::{self, Kind, Leaf};
+use super::verify::published_tree;
+use crate::commit::Commit;
+use crate::processes::messages::StreamTree;
+use crate::processes::wire::write_frame;
+
+pub const FILE: u8 = b'F';
+pub const EXECUTABLE: u8 = b'X';
+pub const LINK: u8 = b'L';
+pub const FOLDER: u8 = b'D';
+pub const DATA: u8 = b'B';
+pub const DELETE: u8 = b'R';
+pub const END: u8 = b'E';
+
+/// Whether a path is poller's own to replace: it was in a commit that was live before.
+pub const KNOWN: u8 = 1;
+pub const NEW: u8 = 0;
+
+const CHUNK: usize = 256 << 10;
+
+pub fn stream(repo: &Repository, request: &StreamTree, to: &mut impl Write) -> Result<()> {
+    let odb = repo.odb()?;
+    let publish = |commit: &Commit| published_tree(repo, commit.oid()?, request.subdir.as_deref());
+    let tree = request.commit.as_ref().map(publish).transpose()?;
+    for (path, change) in changes(repo, &odb, tree, request)? {
+        if is_shared(&path, &request.shared) || path == b"REVISION" {
+            continue;
+        }
+        match change {
+            Change::Write(leaf, known) => send(&odb, &path, &leaf, known, to)?,
+            Change::Delete => write_frame(to, DELETE, &[&path])?,
+        }
+    }
+    write_frame(to, END, &[]).context("the stager went away")
+}
+
+enum Change {
+    Write(Leaf, u8),
+    Delete,
+}
+
+/// What has to be done so that the live tree becomes the commit's.
+fn changes(
+    repo: &Repository,
+    odb: &Odb,
+    tree: Option<git2::Oid>,
+    request: &StreamTree,
+) -> Result<BTreeMap<Vec<u8>, Change>> {
+    if request.bases.is_empty() {
+        let leaves = tree.map_or(Ok(tree::Leaves::new()), |tree| tree::leaves(odb, tree))?;
+        return Ok(leaves
+            .into_iter()
+            .map(|(path, leaf)| (path, Change::Write(leaf, NEW)))
+            .collect());
+    }
+    let base_trees: Vec<_> = request
+        .bases
+        .iter()
+        .map(|base| base_tree(repo, base, request))
+        .collect::<Result<_>>()?;
+    let mut found = BTreeMap::new();
+    for &base in &base_trees {
+        for (path, (old, new)) in tree::changes(odb, base, tree)? {
+            let known = u8::from(old.is_some());
+            match (found.get_mut(&path), new) {
+                (Some(Change::Write(_, already)), _) => *already |= known,
+                (Some(Change::Delete), _) => {}
+                (None, Some(leaf)) => drop(found.insert(path, Change::Write(leaf, known))),
+                (None, None) => drop(found.insert(path, Change::Delete)),
+            }
+        }
+    }
+    // A path that one base has as it shall be, and another has not at all, is known too.
+    for &base in base_trees.iter().filter(|_| base_trees.len() > 1) {
+        let Some(base) = base else { continue };
+        let there = tree::leaves(odb, base)?;
+        for (path, change) in &mut found {
+            if let Change::Write(_, known) = change
+                && there.contains_key(path)
+            {
+                *known = KNOWN;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// None when the folder that is published was not there yet.
+fn base_tree(
+    repo: &Repository,
+    base: &Option<Commit>,
+    request: &StreamTree,
+) -> Result<Option<git2::Oid>> {
+    let Some(base) = base else { return Ok(None) };
+    let id = base.oid()?;
+    repo.find_commit(id)
+        .with_context(|| format!("the commit {id}, which is live"))?;
+    Ok(published_tree(repo, id, request.subdir.as_deref()).ok())
+}
+
+/// Whether a path is, or lies in, something that is linked to `shared/`.
+pub fn is_shared(path: &[u8], shared: &[String]) -> bool {
+    shared
+        .iter()
+        .map(|s| s.trim_end_matches('/').as_bytes())
+        .any(|s| {
+            path.strip_prefix(s)
+                .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        })
+}
+
+fn send(odb: &Odb, path: &[u8], leaf: &Leaf, known: u8, to: &mut impl Write) -> Result<()> {
+    let kind = match leaf.kind {
+        Kind::Submodule => return Ok(write_frame(to, FOLDER, &[&[known], path])?),
+        Kind::Link => {
+            let target = odb
+                .read(leaf.id)
+                .with_context(|| format!("the link {}", leaf.id))?;
+            let length = u32::try_from(path.len())?.to_be_bytes();
+            return Ok(write_frame(
+                to,
+                LINK,
+                &[&[known], &length, path, target.data()],
+            )?);
+        }
+        Kind::File => FILE,
+        Kind::Executable => EXECUTABLE,
+    };
+    let blob = odb
+        .read(leaf.id)
+        .with_context(|| format!("the file {}", leaf.id))?;
+    let size = (blob.len() as u64).to_be_bytes();
+    write_frame(to, kind, &[&[known], &size, path])?;
+    for chunk in blob.data().chunks(CHUNK) {
+        write_frame(to, DATA, &[chunk])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_covers_the_path_and_what_lies_in_it() {
+        let shared = ["media/".to_owned(), "db.sqlite3".to_owned()];
+        for yes in ["media", "media/a/b", "db.sqlite3"] {
+            assert!(is_shared(yes.as_bytes(), &shared), "{yes}");
+        }
+        for no in ["medial", "db.sqlite3-journal", "a/media", "med"] {
+            assert!(!is_shared(no.as_bytes(), &shared), "{no}");
+        }
+    }
+}

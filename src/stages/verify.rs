@@ -1,0 +1,214 @@
+//! Verify: whether the fetched commit may be published at all. Runs in the fetcher, before one byte
+//! of it reaches the target's file system.
+
+use anyhow::{Context, Result};
+use git2::{Odb, Oid, Repository, Sort};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::links::Links;
+use super::stage::REVISION;
+use super::stream::is_shared;
+use super::tree::{self, Kind, Leaves};
+use crate::commit::Commit;
+use crate::outcome::{Class, Failure};
+use crate::processes::messages::{Rewind, Summary, SummaryCommit, Verified, Verify};
+use crate::report::printable;
+use crate::sys::libgit2::LARGEST_OBJECT;
+
+/// What a dry run lists at most; the totals say how many there are.
+const LISTED: usize = 50;
+
+pub fn verify(repo: &Repository, commit: &Commit, request: &Verify) -> Result<Verified> {
+    let odb = repo.odb()?;
+    let tip = commit.oid()?;
+    let deployed = request.deployed.as_ref().map(Commit::oid).transpose()?;
+    if let Some(deployed) = deployed {
+        fast_forward(repo, deployed, tip, request.rewind)?;
+    }
+    let whole = root(repo, tip)?;
+    let published = published_tree(repo, tip, request.subdir.as_deref())?;
+    let mut leaves = tree::leaves(&odb, published)?;
+    let all = leaves.len();
+    leaves.retain(|path, _| !is_shared(path, &request.shared));
+    let mut verified = inspect(&odb, &leaves)?;
+
+    if leaves.len() < all {
+        verified.warnings.push("the repository has files under paths that `[target] shared` links elsewhere; they are not published".into());
+    }
+    if leaves.contains_key(REVISION.as_bytes()) {
+        verified.warnings.push(format!(
+            "`{REVISION}` of the repository is not published: poller writes its own"
+        ));
+    }
+    // A redeploy of the same commit is asked for by hand: the filter has no say then.
+    if let Some(deployed) = deployed.filter(|&d| d != tip && !request.paths.is_empty()) {
+        let changed = tree::changes(&odb, Some(root(repo, deployed)?), Some(whole))?;
+        let interesting = patterns(&request.paths)?;
+        verified.of_no_interest = !changed
+            .keys()
+            .any(|path| interesting.is_match(String::from_utf8_lossy(path).as_ref()));
+    }
+    if request.summary {
+        let before = deployed
+            .map(|d| published_tree(repo, d, request.subdir.as_deref()))
+            .transpose();
+        // The folder may be new: then every file in it is.
+        verified.summary = Some(summary(
+            repo,
+            &odb,
+            deployed,
+            tip,
+            before.unwrap_or(None),
+            published,
+        )?);
+    }
+    Ok(verified)
+}
+
+fn root(repo: &Repository, commit: Oid) -> Result<Oid> {
+    Ok(repo
+        .find_commit(commit)
+        .with_context(|| format!("the commit {commit}"))?
+        .tree_id())
+}
+
+/// The tree that is published: the commit's own, or a folder of it.
+pub fn published_tree(repo: &Repository, commit: Oid, subdir: Option<&str>) -> Result<Oid> {
+    let whole = root(repo, commit)?;
+    match subdir {
+        None => Ok(whole),
+        Some(folder) => tree::subtree(&repo.odb()?, whole, folder),
+    }
+}
+
+fn fast_forward(repo: &Repository, deployed: Oid, tip: Oid, rewind: Rewind) -> Result<()> {
+    if deployed == tip || rewind == Rewind::Allowed || repo.graph_descendant_of(tip, deployed)? {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Class::Refused,
+        format!("history was rewritten: {tip} does not descend from {deployed}, which is deployed"),
+    )
+    .help("if that is meant, accept it once: poller --force APP")
+    .help("or always: `allow_rewind = true` in `[verify]`")
+    .into())
+}
+
+/// Looks at every leaf: sizes, links, submodules. All blobs must be there.
+fn inspect(odb: &Odb, leaves: &Leaves) -> Result<Verified> {
+    let mut verified = Verified::default();
+    let mut links = Links::new();
+    for (path, leaf) in leaves {
+        let shown = || printable(&String::from_utf8_lossy(path));
+        if leaf.kind == Kind::Submodule {
+            verified.warnings.push(format!(
+                "`{}` is a submodule, which is published as an empty folder",
+                shown()
+            ));
+            continue;
+        }
+        let missing = || {
+            Failure::new(
+                Class::Protocol,
+                format!("the server left out `{}` ({})", shown(), leaf.id),
+            )
+            .help("the repository on the server is damaged: run git fsck there")
+        };
+        let (size, _) = odb.read_header(leaf.id).map_err(|_| missing())?;
+        if size as u64 > LARGEST_OBJECT {
+            return Err(Failure::new(
+                Class::Refused,
+                format!(
+                    "`{}` has {size} bytes, more than the {LARGEST_OBJECT} that poller publishes",
+                    shown()
+                ),
+            )
+            .help("keep files of that size out of git")
+            .into());
+        }
+        if leaf.kind == Kind::Link {
+            let target = odb.read(leaf.id).map_err(|_| missing())?;
+            links.insert(path.clone(), target.data().to_vec());
+        } else {
+            verified.bytes += size as u64;
+        }
+        verified.files += 1;
+    }
+    for (path, target) in links.iter() {
+        if let Some(why) = links.escapes(path) {
+            let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
+            return Err(Failure::new(
+                Class::Refused,
+                format!(
+                    "the link `{}` → `{}` leaves the published tree: {why}",
+                    text(path),
+                    text(target)
+                ),
+            )
+            .help("make it relative and keep it inside, or name it in `[target] shared`")
+            .into());
+        }
+    }
+    Ok(verified)
+}
+
+fn patterns(paths: &[String]) -> Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in paths {
+        // `*` stays within a folder, as in .gitignore; `**` does not.
+        set.add(GlobBuilder::new(pattern).literal_separator(true).build()?);
+    }
+    Ok(set.build()?)
+}
+
+fn summary(
+    repo: &Repository,
+    odb: &Odb,
+    deployed: Option<Oid>,
+    tip: Oid,
+    before: Option<Oid>,
+    after: Oid,
+) -> Result<Summary> {
+    let mut walk = repo.revwalk()?;
+    walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
+    walk.push(tip)?;
+    if let Some(deployed) = deployed {
+        walk.hide(deployed)?;
+    }
+    let mut summary = Summary::default();
+    for id in walk {
+        let id = id?;
+        summary.commits_total += 1;
+        if summary.commits.len() < LISTED {
+            let commit = repo.find_commit(id)?;
+            let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
+            summary.commits.push(SummaryCommit {
+                commit: id.into(),
+                subject: text(
+                    commit
+                        .message_bytes()
+                        .split(|&b| b == b'\n')
+                        .next()
+                        .unwrap_or_default(),
+                ),
+                author: text(commit.author().name_bytes()),
+                time: commit.time().seconds(),
+            });
+        }
+    }
+    for (path, change) in tree::changes(odb, before, Some(after))? {
+        let letter = match change {
+            (None, Some(_)) => 'A',
+            (Some(_), None) => 'D',
+            _ => 'M',
+        };
+        summary.files_total += 1;
+        if summary.files.len() < LISTED {
+            summary.files.push(format!(
+                "{letter} {}",
+                printable(&String::from_utf8_lossy(&path))
+            ));
+        }
+    }
+    Ok(summary)
+}

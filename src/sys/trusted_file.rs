@@ -1,0 +1,260 @@
+//! Files whose word is taken: configuration, keys, known_hosts, absolute scripts.
+//!
+//! Nobody but root and the caller may be able to change the file, or to put another in its place.
+//! So the path is walked folder by folder, each opened without following links beneath the one
+//! before, and each is judged by its own descriptor: what was checked is what is opened.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::unistd::{Uid, User};
+
+use crate::outcome::{Class, Failure};
+
+/// What kind of secrecy a file needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Secrecy {
+    /// Others may read it.
+    Public,
+    /// A private key: 0600 or stricter.
+    Private,
+}
+
+/// Longer files are no configuration, key or known_hosts.
+const LONGEST: u64 = 8 << 20;
+
+/// Reads a text file that only root or the caller can have written.
+///
+/// # Errors
+/// `Refused` when somebody else could have; otherwise the error of opening, with the path.
+pub fn read(path: &Path, secrecy: Secrecy) -> Result<String> {
+    let file = walk(path)?;
+    let stat = fstat(&file).with_context(|| path.display().to_string())?;
+    if !is_kind(&stat, SFlag::S_IFREG) {
+        return Err(refused(format!("{} is not a plain file", path.display())).into());
+    }
+    if secrecy == Secrecy::Private && stat.st_mode & 0o077 != 0 {
+        return Err(refused(format!(
+            "{} can be read by others (mode {:04o}): a private key must be 0600 or stricter",
+            path.display(),
+            stat.st_mode & 0o7777
+        ))
+        .help(format!("chmod 600 {}", path.display()))
+        .into());
+    }
+    // The walk's descriptor is for looking only; this one is the same file, opened to read.
+    let readable = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let mut text = String::new();
+    File::open(readable)
+        .and_then(|f| f.take(LONGEST).read_to_string(&mut text))
+        .with_context(|| path.display().to_string())?;
+    Ok(text)
+}
+
+/// Checks a program that will be run by its absolute path.
+pub fn check_program(path: &Path) -> Result<()> {
+    walk(path).map(drop)
+}
+
+/// Checks a folder in which only root or the caller may make files.
+pub fn check_folder(path: &Path) -> Result<()> {
+    walk(path).map(drop)
+}
+
+/// Opens `path` (O_PATH) and judges it and everything on the way.
+fn walk(path: &Path) -> Result<OwnedFd> {
+    anyhow::ensure!(
+        path.is_absolute(),
+        "{} is not an absolute path",
+        path.display()
+    );
+    let mut ahead: VecDeque<OsString> = parts(path);
+    let mut stack = vec![open(
+        "/",
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?];
+    let mut here = PathBuf::from("/");
+    let mut links = 0;
+    judge(&fstat(&stack[0])?, &here)?;
+    while let Some(part) = ahead.pop_front() {
+        if part == ".." {
+            if stack.len() > 1 {
+                stack.pop();
+                here.pop();
+            }
+            continue;
+        }
+        let parent = stack.last().map(AsFd::as_fd).context("the root folder")?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let found = openat(parent, part.as_os_str(), flags, Mode::empty())
+            .map_err(std::io::Error::from)
+            .with_context(|| path.display().to_string())?;
+        let stat = fstat(&found)?;
+        here.push(&part);
+        if is_kind(&stat, SFlag::S_IFLNK) {
+            links += 1;
+            if links > 40 {
+                return Err(std::io::Error::from(Errno::ELOOP))
+                    .with_context(|| path.display().to_string());
+            }
+            check_owner(&stat, &here)?;
+            let target = PathBuf::from(readlinkat(&found, OsStr::new(""))?);
+            here.pop();
+            if target.is_absolute() {
+                stack.truncate(1);
+                here = PathBuf::from("/");
+            }
+            let mut replaced = parts(&target);
+            replaced.append(&mut ahead);
+            ahead = replaced;
+            continue;
+        }
+        judge(&stat, &here)?;
+        stack.push(found);
+    }
+    stack.pop().context("the root folder")
+}
+
+fn parts(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter_map(|c| match c {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn is_kind(stat: &FileStat, kind: SFlag) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind
+}
+
+fn judge(stat: &FileStat, path: &Path) -> Result<()> {
+    check_owner(stat, path)?;
+    let writers = stat.st_mode & 0o022;
+    // Root's own group is root; anyone in another group, or anyone at all, is somebody else.
+    let by_group = writers & 0o020 != 0 && stat.st_gid != 0;
+    let by_all = writers & 0o002 != 0;
+    // In a sticky folder nobody can replace what is another's.
+    let sticky = is_kind(stat, SFlag::S_IFDIR) && stat.st_mode & 0o1000 != 0;
+    if (by_group || by_all) && !sticky {
+        let who = if by_all { "o-w" } else { "g-w" };
+        let both = if by_all && by_group { "go-w" } else { who };
+        return Err(refused(format!(
+            "{} can be changed by others (mode {:04o}), so it is not trusted",
+            path.display(),
+            stat.st_mode & 0o7777
+        ))
+        .help(format!("chmod {both} {}", path.display()))
+        .into());
+    }
+    Ok(())
+}
+
+fn check_owner(stat: &FileStat, path: &Path) -> Result<()> {
+    let me = Uid::effective();
+    if stat.st_uid == 0 || stat.st_uid == me.as_raw() {
+        return Ok(());
+    }
+    let owner = User::from_uid(Uid::from_raw(stat.st_uid)).ok().flatten();
+    let owner = owner.map_or_else(|| stat.st_uid.to_string(), |u| u.name);
+    Err(refused(format!(
+        "{} belongs to {owner} (mode {:04o}), who could change it, so it is not trusted",
+        path.display(),
+        stat.st_mode & 0o7777
+    ))
+    .help(format!(
+        "chown {} {}",
+        if me.is_root() {
+            "root:root".to_owned()
+        } else {
+            me.to_string()
+        },
+        path.display()
+    ))
+    .into())
+}
+
+fn refused(message: String) -> Failure {
+    Failure::new(Class::Refused, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A folder that only we can write, under a sticky one.
+    fn scratch(name: &str) -> PathBuf {
+        let folder =
+            std::env::temp_dir().join(format!("poller-trust-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        folder
+    }
+
+    fn class_of(result: Result<String>) -> Class {
+        Failure::of(result.unwrap_err()).class
+    }
+
+    #[test]
+    fn a_file_or_folder_that_others_can_write_is_refused_with_the_chmod() {
+        let folder = scratch("writable");
+        let file = folder.join("f");
+        fs::write(&file, "text").unwrap();
+        assert_eq!(read(&file, Secrecy::Public).unwrap(), "text");
+
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o646)).unwrap();
+        let failure = Failure::of(read(&file, Secrecy::Public).unwrap_err());
+        assert_eq!(failure.class, Class::Refused);
+        assert_eq!(failure.help, [format!("chmod o-w {}", file.display())]);
+
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o757)).unwrap();
+        assert_eq!(class_of(read(&file, Secrecy::Public)), Class::Refused);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let folder = scratch("key");
+        let file = folder.join("key");
+        fs::write(&file, "secret").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(class_of(read(&file, Secrecy::Private)), Class::Refused);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
+        assert_eq!(read(&file, Secrecy::Private).unwrap(), "secret");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn links_are_followed_and_judged_where_they_lead() {
+        let folder = scratch("links");
+        let open_folder = folder.join("open");
+        fs::create_dir(&open_folder).unwrap();
+        fs::write(open_folder.join("f"), "text").unwrap();
+        std::os::unix::fs::symlink("open/../open/f", folder.join("link")).unwrap();
+        std::os::unix::fs::symlink("loop", folder.join("loop")).unwrap();
+        assert_eq!(read(&folder.join("link"), Secrecy::Public).unwrap(), "text");
+        fs::set_permissions(&open_folder, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(
+            class_of(read(&folder.join("link"), Secrecy::Public)),
+            Class::Refused
+        );
+        assert_eq!(
+            class_of(read(&folder.join("loop"), Secrecy::Public)),
+            Class::Io
+        );
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

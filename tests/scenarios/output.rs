@@ -1,0 +1,230 @@
+//! What poller says, where, and how often: silence under cron, one report a failure, one JSON object a line.
+
+use std::fs;
+
+use crate::support::{World, file};
+
+#[test]
+fn every_line_of_the_log_has_the_documented_fields() {
+    let world = World::new("fields");
+    let first = world.deployed();
+    world.poll(&[]).expect(0);
+    world.push(&[("deploy.sh", world.script("echo hello; exit 3"))], "bad");
+    world.poll(&[]).expect(1);
+    let log = world.log();
+    for line in &log {
+        for field in ["ts", "level", "run", "event", "msg"] {
+            assert!(line[field].is_string(), "{field} is missing: {line}");
+        }
+        let ts = line["ts"].as_str().unwrap();
+        assert!(
+            ts.ends_with('Z') && ts.as_bytes()[10] == b'T',
+            "RFC 3339 in UTC: {ts}"
+        );
+        let event = line["event"].as_str().unwrap();
+        assert!(
+            event.contains('.') && !event.contains(' '),
+            "a dotted name: {event}"
+        );
+    }
+    let events: Vec<_> = log
+        .iter()
+        .map(|line| line["event"].as_str().unwrap())
+        .collect();
+    for event in [
+        "run.started",
+        "poll.unchanged",
+        "deploy.started",
+        "deploy.output",
+        "deploy.finished",
+    ] {
+        assert!(events.contains(&event), "{event} is not in {events:?}");
+    }
+    let finished = world.events("deploy.finished");
+    assert_eq!(finished[0]["commit"], first.as_str());
+    assert_eq!(finished[0]["app"], "site");
+    assert!(finished[0]["ms"].is_number() && finished[0]["outcome"].is_string());
+    assert_eq!(finished.last().unwrap()["exit"], 3);
+}
+
+#[test]
+fn every_run_leaves_one_closing_line_with_its_outcome() {
+    let world = World::new("closing");
+    world.deployed();
+    world.poll(&[]).expect(0);
+    world.push(&[("deploy.sh", world.script("exit 3"))], "bad");
+    world.poll(&[]).expect(1);
+    let (started, finished) = (world.events("run.started"), world.events("run.finished"));
+    assert_eq!((started.len(), finished.len()), (3, 3));
+    for (start, end) in started.iter().zip(&finished) {
+        assert_eq!(start["run"], end["run"]);
+        assert!(end["outcome"].is_string(), "{end}");
+    }
+    let exits: Vec<_> = finished.iter().map(|line| line["exit"].as_i64()).collect();
+    assert_eq!(exits, [Some(0), Some(0), Some(1)]);
+}
+
+#[test]
+fn the_same_failure_is_reported_once() {
+    let mut world = World::new("once");
+    world.deployed();
+    world.sshd.stop();
+    let first = world.poll(&[]).expect(69);
+    assert!(!first.stderr.is_empty());
+    assert!(first.stdout.is_empty());
+    world.poll(&[]).expect(69).silent();
+    world.poll(&[]).expect(69).silent();
+    world.sshd.restart();
+    world.poll(&[]).expect(0);
+    world.sshd.stop();
+    let again = world.poll(&[]).expect(69);
+    assert!(!again.stderr.is_empty(), "it began anew");
+}
+
+#[test]
+fn another_failure_is_reported_although_one_was_already() {
+    let mut world = World::new("changes");
+    world.deployed();
+    world.sshd.stop();
+    world.poll(&[]).expect(69).says("site");
+    world.sshd.restart();
+    world.write_etc("known_hosts", "");
+    world.poll(&[]).expect(76).says(&world.sshd.fingerprint());
+    world.poll(&[]).expect(76).silent();
+}
+
+#[test]
+fn on_a_terminal_a_failure_is_shown_each_time() {
+    let mut world = World::new("terminal failure");
+    world.deployed();
+    world.sshd.stop();
+    for _ in 0..2 {
+        world.poll_on_terminal(&[]).expect(69).says("site");
+    }
+}
+
+#[test]
+fn a_report_of_a_failed_deploy_is_short_and_has_the_end_of_the_output() {
+    let world = World::new("short");
+    world.app("site").deploy("on_failure = \"restore\"").write();
+    let script =
+        "n=0; while [ $n -lt 500 ]; do n=$((n+1)); echo line $n of the script; done; exit 1";
+    let bad = world.push(&[("deploy.sh", world.script(script))], "bad");
+    let outcome = world
+        .poll(&[])
+        .expect(1)
+        .says("line 500 of the script")
+        .says("site")
+        .says(&bad[..7]);
+    assert!(!outcome.stderr.contains("line 1 of the script\n"));
+    assert!(outcome.stderr.lines().count() < 60, "{}", outcome.stderr);
+}
+
+#[test]
+fn on_a_terminal_the_stages_are_shown() {
+    let world = World::new("terminal");
+    world.app("site").write();
+    let first = world.push(
+        &[("deploy.sh", world.script("echo hello from the script"))],
+        "first",
+    );
+    world
+        .poll_on_terminal(&[])
+        .expect(0)
+        .says("site")
+        .says(&first[..7])
+        .says("hello from the script");
+    world.poll_on_terminal(&[]).expect(0).says("unchanged");
+}
+
+#[test]
+fn no_color_holds() {
+    let world = World::new("no color");
+    world.deployed();
+    let mut command = std::process::Command::new("/usr/bin/script");
+    needs_program!("script");
+    let plain = world.command(&[]);
+    let words: Vec<_> = std::iter::once(plain.get_program())
+        .chain(plain.get_args())
+        .collect();
+    let line: Vec<_> = words
+        .iter()
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    command.args(["-qec", &line.join(" "), "/dev/null"]);
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", "/")
+        .env("TERM", "xterm");
+    command
+        .env("NO_COLOR", "1")
+        .env("SHELL", "/bin/sh")
+        .stdin(std::process::Stdio::null());
+    let outcome = world.spawn(command).wait().expect(0);
+    assert!(!outcome.stdout.contains("\u{1b}[3"), "{:?}", outcome.stdout);
+}
+
+#[test]
+fn the_log_is_appended_to_and_for_no_others_eyes() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new("log mode");
+    world.deployed();
+    let before = fs::read(world.log_file()).unwrap();
+    world.poll(&[]).expect(0);
+    let after = fs::read(world.log_file()).unwrap();
+    assert!(after.starts_with(&before) && after.len() > before.len());
+    let mode = fs::metadata(world.log_file()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o640);
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_74_and_nothing_is_deployed() {
+    let world = World::new("no log");
+    world.app("site").write();
+    world.push(&[("deploy.sh", world.script(""))], "first");
+    fs::create_dir_all(world.log_file()).unwrap();
+    let mark = world.sshd.mark();
+    world.poll(&[]).expect(74).says("poller.log");
+    assert!(world.ran().is_empty() && world.current("site").is_none());
+    assert_eq!(world.sshd.connections_since(mark), 0);
+}
+
+#[test]
+fn a_log_that_is_a_link_planted_by_another_is_not_followed() {
+    needs_root!();
+    let world = World::new("log link");
+    world.app("site").write();
+    world.push(&[("deploy.sh", world.script(""))], "first");
+    let folder = world.log_file().parent().unwrap().to_owned();
+    fs::create_dir_all(&folder).unwrap();
+    world.deployer.own(&folder);
+    let victim = world.path("victim");
+    fs::write(&victim, "precious\n").unwrap();
+    std::os::unix::fs::symlink(&victim, world.log_file()).unwrap();
+    world.poll(&[]).expect_one_of(&[74, 77]);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious\n");
+}
+
+#[test]
+fn json_results_go_to_standard_output() {
+    let world = World::new("json");
+    world.deployed();
+    world.push(&[("index.html", file("two\n"))], "second");
+    let outcome = world.poll(&["--dry-run", "--json"]).expect(0);
+    let value: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    assert!(value.is_object() || value.is_array());
+    assert!(outcome.stderr.is_empty());
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let world = World::new("help");
+    for (flag, word) in [
+        ("--help", "--dry-run"),
+        ("--version", env!("CARGO_PKG_VERSION")),
+    ] {
+        let outcome = world.poll(&[flag]).expect(0).prints(word);
+        assert!(outcome.stderr.is_empty());
+    }
+}

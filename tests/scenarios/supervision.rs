@@ -1,0 +1,263 @@
+//! Runs that meet each other, and runs that are told to stop.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{World, file, processes, seconds, wait_until};
+
+const SLOW: &str = "sleep 300";
+
+/// A run in the middle of a deploy whose script sleeps; the process of the sleep.
+fn in_deploy(world: &World, script: &str) -> (crate::support::run::Running, i32) {
+    world.push(
+        &[
+            ("deploy.sh", world.script(script)),
+            ("index.html", file("slow\n")),
+        ],
+        "slow",
+    );
+    let running = world.spawn_poll(&[]);
+    let pid = world.wait_for_script("sleep 300");
+    (running, pid)
+}
+
+#[test]
+fn a_second_run_while_the_first_deploys_is_quiet_and_exits_75() {
+    let world = World::new("two runs");
+    world.app("site").deploy("timeout = \"60s\"").write();
+    world.deployed_as_configured();
+    let (running, _) = in_deploy(&world, SLOW);
+    world.poll(&[]).expect(75).silent().within(seconds(5));
+    assert_eq!(world.ran().len(), 2, "one script at a time");
+    running.signal(Signal::SIGTERM);
+    running.wait();
+}
+
+#[test]
+fn on_a_terminal_the_second_run_says_who_holds_the_lock() {
+    let world = World::new("who holds");
+    world.app("site").deploy("timeout = \"60s\"").write();
+    world.deployed_as_configured();
+    let (running, _) = in_deploy(&world, SLOW);
+    let pid = running.pid().to_string();
+    world
+        .poll_on_terminal(&[])
+        .expect(75)
+        .says(&pid)
+        .says("site")
+        .says("deploy");
+    running.signal(Signal::SIGTERM);
+    running.wait();
+}
+
+#[test]
+fn a_busy_app_does_not_hold_up_the_others() {
+    let world = World::new("busy others");
+    world.app("slow").deploy("timeout = \"60s\"").write();
+    world.push(&[("deploy.sh", world.script(SLOW))], "slow");
+    let running = world.spawn_poll(&[]);
+    world.wait_for_script("sleep 300");
+    world.app("quick").deploy("script = \"/bin/true\"").write();
+    world.poll(&[]).expect(75);
+    assert!(world.revision("quick").is_some());
+    running.signal(Signal::SIGTERM);
+    running.wait();
+}
+
+#[test]
+fn many_runs_at_once_deploy_once() {
+    let world = World::new("many");
+    world.app("site").write();
+    let first = world.push(&[("deploy.sh", world.script("sleep 1"))], "first");
+    let runs: Vec<_> = (0..6).map(|_| world.spawn_poll(&[])).collect();
+    let codes: Vec<_> = runs
+        .into_iter()
+        .map(|run| run.wait().silent().code)
+        .collect();
+    assert!(codes.iter().all(|code| [0, 75].contains(code)), "{codes:?}");
+    assert_eq!(world.ran(), [("deploy".to_owned(), first)]);
+}
+
+#[test]
+fn term_and_int_end_the_script_and_are_recorded_as_interrupted() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let world = World::new("term");
+        world.app("site").deploy("timeout = \"60s\"").write();
+        let first = world.deployed_as_configured();
+        let (running, script) = in_deploy(&world, SLOW);
+        running.signal(signal);
+        let outcome = running.wait().within(seconds(20));
+        assert_ne!(outcome.code, 0, "{}", outcome.story());
+        assert!(!processes::is_alive(script));
+        world.expect_no_processes();
+        let entries = world.journal("site");
+        assert!(
+            entries.iter().any(|e| e.outcome() == "interrupted"),
+            "{:?}",
+            world.history("site")
+        );
+        assert_eq!(world.recorded("site"), Some(first.clone()));
+        assert_eq!(world.log().last().unwrap()["event"], "run.finished");
+        world.push(&[("deploy.sh", world.script(""))], "good");
+        world.poll(&[]).expect(0);
+    }
+}
+
+#[test]
+fn the_interrupted_commit_is_tried_again() {
+    let world = World::new("again");
+    world
+        .app("site")
+        .deploy("timeout = \"60s\"\nretries = 1")
+        .write();
+    world.deployed_as_configured();
+    let flag = world.notes("ready");
+    let script = format!("test -e '{}' || sleep 300", flag.display());
+    let (running, _) = in_deploy(&world, &script);
+    let second = world.repo.head();
+    running.signal(Signal::SIGTERM);
+    running.wait();
+    fs::write(&flag, "").unwrap();
+    world.poll(&[]).expect(0);
+    world.expect_live("site", &second);
+}
+
+#[test]
+fn the_deadline_of_the_run_ends_the_script() {
+    let world = World::new("deadline");
+    world.write_host_config("deadline = \"3s\"");
+    world.app("site").deploy("timeout = \"10m\"").write();
+    world.push(&[("deploy.sh", world.script(SLOW))], "slow");
+    world.poll(&[]).expect_one_of(&[1, 69]).within(seconds(20));
+    world.expect_no_processes();
+}
+
+#[test]
+fn a_splay_and_a_wait_end_at_term_at_once() {
+    let world = World::new("term early");
+    let port = crate::support::mischief::silent_server();
+    let url = world.sshd.url_by_port(port, &world.repo.bare);
+    world
+        .app("site")
+        .source(&format!("url = \"{url}\"\ntimeout = \"60s\""))
+        .write();
+    let running = world.spawn_poll(&[]);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    running.signal(Signal::SIGTERM);
+    let outcome = running.wait().within(seconds(10));
+    assert!(
+        outcome.code < 128,
+        "it ended by itself\n{}",
+        outcome.story()
+    );
+    world.expect_no_processes();
+}
+
+/// Kills poller while its script sleeps, then polls until there is a good end; no two scripts ever.
+fn killed(name: &str, kill: impl Fn(crate::support::run::Running)) {
+    let world = World::new(name);
+    world.app("site").deploy("timeout = \"60s\"").write();
+    world.deployed_as_configured();
+    let flag = world.notes("killed");
+    let beside = format!(
+        "cd '{0}'\nif test -e alone && kill -0 \"$(cat alone)\" 2>/dev/null; then echo twice >> beside; fi\n\
+         echo $$ > alone\ntest -e '{1}' || sleep 300",
+        world.path("notes").display(),
+        flag.display()
+    );
+    let (running, script) = in_deploy(&world, &beside);
+    let second = world.repo.head();
+    kill(running);
+    fs::write(&flag, "").unwrap();
+    wait_until("the next run takes over", seconds(60), || {
+        world.poll(&[]).expect_one_of(&[0, 75]).code == 0
+    });
+    assert!(
+        !processes::is_alive(script),
+        "what the killed run left is gone"
+    );
+    assert_eq!(
+        world.note("beside"),
+        "",
+        "a second script ran beside the first"
+    );
+    world.expect_live("site", &second);
+    assert_eq!(world.recorded("site"), Some(second));
+    let history = world.history("site");
+    assert!(
+        history.iter().any(|entry| entry.ends_with("interrupted")),
+        "{history:?}"
+    );
+    world.expect_no_leftovers("site");
+    world.expect_no_processes();
+}
+
+#[test]
+fn after_a_kill_of_poller_alone_no_second_script_runs_beside_the_first() {
+    killed("kill one", |running| running.kill_supervisor());
+}
+
+#[test]
+fn after_a_kill_of_poller_and_its_helpers_no_second_script_runs_beside_the_first() {
+    killed("kill all", |running| running.kill_all());
+}
+
+#[test]
+fn a_lock_file_left_by_a_dead_run_stops_nobody() {
+    let world = World::new("stale");
+    world.app("site").deploy("timeout = \"60s\"").write();
+    world.deployed_as_configured();
+    let (running, _) = in_deploy(&world, SLOW);
+    running.kill_all();
+    processes::kill_all_of(&world);
+    let left = fs::read_dir(world.run_dir()).unwrap().count();
+    assert!(left > 0, "the lock's file stays");
+    let good = world.push(&[("deploy.sh", world.script(""))], "good");
+    world.poll(&[]).expect(0);
+    world.expect_live("site", &good);
+}
+
+#[test]
+fn a_process_that_got_the_dead_scripts_number_is_not_harmed() {
+    let world = World::new("reused");
+    world.app("site").deploy("timeout = \"60s\"").write();
+    world.deployed_as_configured();
+    let (running, sleeping) = in_deploy(&world, SLOW);
+    let helpers = processes::helpers_of(running.pid());
+    let dead = [
+        vec![running.pid(), processes::session_of(sleeping)],
+        helpers,
+    ]
+    .concat();
+    running.kill_all();
+    processes::kill_all_of(&world);
+    // A bystander gets the numbers that the lock file has.
+    let mut bystander = std::process::Command::new("/bin/sleep")
+        .arg("120")
+        .spawn()
+        .unwrap();
+    let now = bystander.id().to_string();
+    for entry in fs::read_dir(world.run_dir()).unwrap().flatten() {
+        let Ok(text) = fs::read_to_string(entry.path()) else {
+            continue;
+        };
+        let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        let changed = words.map(|word| {
+            let number = word.trim_end_matches(|c: char| !c.is_ascii_digit());
+            let is_dead = dead.iter().any(|pid| pid.to_string() == number);
+            if is_dead {
+                word.replace(number, &now)
+            } else {
+                word.to_owned()
+            }
+        });
+        fs::write(entry.path(), changed.collect::<String>()).unwrap();
+    }
+    world.push(&[("deploy.sh", world.script(""))], "good");
+    world.poll(&[]).expect_one_of(&[0, 75]);
+    let alive = processes::is_alive(bystander.id() as i32);
+    let _ = bystander.kill();
+    let _ = bystander.wait();
+    assert!(alive, "its start time is not the one in the lock file");
+}

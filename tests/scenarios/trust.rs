@@ -1,0 +1,252 @@
+//! Files that somebody else could have replaced: refused with 77 before anything is connected to.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::support::{World, file, put_exec, set_mode};
+
+/// Spoils something, and expects a refusal that names the path and its remedy, and no connection.
+#[track_caller]
+fn expect_refusal(name: &str, mode: Option<&str>, spoil: impl Fn(&World) -> std::path::PathBuf) {
+    let world = World::new(name);
+    world.app("site").write();
+    world.push(&[("deploy.sh", world.script(""))], "first");
+    let path = spoil(&world);
+    let mark = world.sshd.mark();
+    let outcome = world.poll(&[]).expect(77).says(path.to_str().unwrap());
+    if let Some(mode) = mode {
+        assert!(
+            outcome.stderr.contains(mode),
+            "the mode {mode}\n{}",
+            outcome.story()
+        );
+        assert!(
+            outcome.stderr.contains("chmod"),
+            "a remedy\n{}",
+            outcome.story()
+        );
+    }
+    assert_eq!(
+        world.sshd.connections_since(mark),
+        0,
+        "nothing was connected to"
+    );
+    assert!(world.ran().is_empty());
+}
+
+fn chmod(path: &Path, mode: u32) -> std::path::PathBuf {
+    set_mode(path, mode);
+    path.to_owned()
+}
+
+#[test]
+fn poller_toml_writable_by_others() {
+    expect_refusal("conf", Some("666"), |w| chmod(&w.config_file(), 0o666));
+}
+
+#[test]
+fn an_apps_file_writable_by_others() {
+    expect_refusal("app", Some("662"), |w| {
+        chmod(&w.path("etc/apps.d/site.toml"), 0o662)
+    });
+}
+
+#[test]
+fn known_hosts_writable_by_others() {
+    expect_refusal("hosts", Some("646"), |w| {
+        chmod(&w.path("etc/known_hosts"), 0o646)
+    });
+}
+
+#[test]
+fn the_folder_of_the_configuration_writable_by_others() {
+    expect_refusal("folder", Some("777"), |w| chmod(&w.path("etc"), 0o777));
+}
+
+#[test]
+fn apps_d_writable_by_others() {
+    expect_refusal("appsd", Some("777"), |w| {
+        chmod(&w.path("etc/apps.d"), 0o777)
+    });
+}
+
+#[test]
+fn a_parent_further_up_writable_by_others() {
+    expect_refusal("parent", Some("777"), |w| chmod(&w.root, 0o777));
+}
+
+#[test]
+fn a_key_that_others_can_read() {
+    expect_refusal("key", Some("644"), |w| chmod(&w.key_file(), 0o644));
+}
+
+#[test]
+fn a_key_that_its_group_can_read() {
+    expect_refusal("group key", Some("640"), |w| chmod(&w.key_file(), 0o640));
+}
+
+#[test]
+fn the_folder_of_the_key_writable_by_others() {
+    expect_refusal("keys", Some("777"), |w| chmod(&w.path("etc/keys"), 0o777));
+}
+
+#[test]
+fn an_absolute_script_writable_by_others() {
+    expect_refusal("script", Some("777"), |w| {
+        let script = w.path("etc/deploy");
+        put_exec(&script, "#!/bin/sh\n");
+        w.app("site")
+            .deploy(&format!("script = \"{}\"", script.display()))
+            .write();
+        chmod(&script, 0o777)
+    });
+}
+
+#[test]
+fn an_absolute_script_in_a_folder_writable_by_others() {
+    expect_refusal("script folder", Some("777"), |w| {
+        let script = w.path("scripts/deploy");
+        put_exec(&script, "#!/bin/sh\n");
+        w.app("site")
+            .deploy(&format!("script = \"{}\"", script.display()))
+            .write();
+        chmod(&w.path("scripts"), 0o777)
+    });
+}
+
+#[test]
+fn a_configuration_that_belongs_to_the_deploy_user() {
+    needs_root!();
+    expect_refusal("owned app", None, |w| {
+        let path = w.path("etc/apps.d/site.toml");
+        w.deployer.own(&path);
+        path
+    });
+    expect_refusal("owned folder", None, |w| {
+        w.deployer.own(&w.path("etc/apps.d"));
+        w.path("etc/apps.d")
+    });
+}
+
+#[test]
+fn a_key_that_belongs_to_the_deploy_user() {
+    needs_root!();
+    expect_refusal("owned key", None, |w| {
+        w.deployer.own(&w.key_file());
+        w.key_file()
+    });
+}
+
+#[test]
+fn a_link_in_the_place_of_a_file_is_judged_by_where_it_leads() {
+    needs_root!();
+    expect_refusal("link", None, |w| {
+        let (real, place) = (w.path("notes/site.toml"), w.path("etc/apps.d/site.toml"));
+        fs::rename(&place, &real).unwrap();
+        symlink(&real, &place).unwrap();
+        // The notes' folder is the deploy user's.
+        w.path("notes")
+    });
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    let world = World::new("no key");
+    world.app("site").write();
+    world.push(&[("deploy.sh", world.script(""))], "first");
+    fs::remove_file(world.key_file()).unwrap();
+    let mark = world.sshd.mark();
+    world.poll(&[]).expect_one_of(&[77, 78]).says("keys/deploy");
+    assert_eq!(world.sshd.connections_since(mark), 0);
+}
+
+#[test]
+fn root_opens_nothing_under_the_target() {
+    needs_root!();
+    needs_program!("strace");
+    let world = World::new("strace");
+    world.deployed();
+    world.push(&[("index.html", file("two\n"))], "second");
+    let trace = world.path("trace");
+    let mut traced = std::process::Command::new("/usr/bin/strace");
+    traced
+        .args([
+            "-f",
+            "-ff",
+            "-e",
+            "trace=%file,%process,setuid,setresuid",
+            "-o",
+        ])
+        .arg(&trace);
+    let plain = world.command(&[]);
+    traced
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env_clear();
+    traced.env("PATH", "/usr/bin:/bin").env("HOME", "/root");
+    world.spawn(traced).wait().expect(0);
+    let target = world.path("target");
+    let opened: Vec<_> = calls_as_root(&world.root)
+        .into_iter()
+        .filter(|line| OPENERS.iter().any(|call| line.starts_with(call)))
+        .filter(|line| line.contains(target.to_str().unwrap()))
+        .collect();
+    assert!(opened.is_empty(), "as root: {opened:#?}");
+}
+
+const OPENERS: [&str; 8] = [
+    "open", "creat", "rename", "unlink", "mkdir", "symlink", "chown", "truncate",
+];
+
+/// What strace saw, of each process until it gave its rights away. Who was forked after that is not root.
+fn calls_as_root(folder: &Path) -> Vec<String> {
+    let mut traces = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        if let Some(pid) = name.strip_prefix("trace.") {
+            let text = String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned();
+            traces.insert(pid.to_owned(), text);
+        }
+    }
+    let born: Vec<_> = traces
+        .values()
+        .flat_map(|text| text.lines().filter_map(forked))
+        .collect();
+    let mut next: Vec<_> = traces
+        .keys()
+        .filter(|pid| !born.contains(pid))
+        .cloned()
+        .collect();
+    assert_eq!(next.len(), 1, "one process began it all");
+    let mut calls = Vec::new();
+    while let Some(pid) = next.pop() {
+        let text = traces.get(&pid).map_or("", String::as_str);
+        for line in text.lines().take_while(|line| !is_drop(line)) {
+            next.extend(forked(line));
+            calls.push(line.to_owned());
+        }
+    }
+    calls
+}
+
+/// The process or thread that this call made.
+fn forked(line: &str) -> Option<String> {
+    let forks = ["clone", "fork", "vfork"]
+        .iter()
+        .any(|call| line.starts_with(call));
+    let (_, result) = line.rsplit_once(" = ").filter(|_| forks)?;
+    result
+        .split(' ')
+        .next()?
+        .parse::<u32>()
+        .ok()
+        .map(|pid| pid.to_string())
+}
+
+/// setuid or setresuid to somebody who is not root, and it worked.
+fn is_drop(line: &str) -> bool {
+    let call = line.starts_with("setuid(") || line.starts_with("setresuid(");
+    call && !line.contains("uid(0") && line.trim_end().ends_with("= 0")
+}
