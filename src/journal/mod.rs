@@ -1,17 +1,19 @@
 //! The state in git: one ref an app, whose commits are the entries.
 //!
 //! An entry's first parent is the entry before. Further parents are the commits that the state names,
-//! so that git itself keeps whatever a rollback needs. The first entry of an app has an empty commit
-//! below it: a first parent is always poller's own and never something that a server sent.
+//! so that git itself keeps whatever a rollback needs. The first entry of an app has no parent at all:
+//! a first parent is always poller's own and never something that a server sent.
 //!
 //! One compare-and-swap of the ref is the transaction. State and history are one commit, so they
 //! cannot disagree, and a crash leaves the entry before.
 
 pub mod state;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use fs2::FileExt;
 use git2::{Commit as GitCommit, ErrorCode, Oid, Repository, Signature, Tree};
 use serde::{Deserialize, Serialize};
 
@@ -101,15 +103,14 @@ pub fn append(repo: &Repository, app: &str, entry: &Entry) -> Result<Commit> {
         &plain(&entry.author),
         &format!("{}@{}", plain(&entry.author), plain(&entry.host)),
     )?;
-    let before = match &entry.expected {
-        Some(commit) => repo.find_commit(commit.oid()?)?,
-        None => first(repo, &who)?,
-    };
-    let mut parents = vec![before];
-    for commit in named(&entry.state) {
-        let commit = repo.find_commit(commit.oid()?)?;
-        if parents.iter().skip(1).all(|p| p.id() != commit.id()) {
-            parents.push(commit);
+    let mut parents = Vec::new();
+    if let Some(before) = &entry.expected {
+        parents.push(repo.find_commit(before.oid()?)?);
+        for commit in named(&entry.state) {
+            let commit = repo.find_commit(commit.oid()?)?;
+            if parents.iter().skip(1).all(|p| p.id() != commit.id()) {
+                parents.push(commit);
+            }
         }
     }
     let parents: Vec<&GitCommit> = parents.iter().collect();
@@ -126,13 +127,6 @@ pub fn append(repo: &Repository, app: &str, entry: &Entry) -> Result<Commit> {
     let id = repo.commit(None, &who, &who, &message(app, &entry.run), &tree, &parents)?;
     swap(repo, app, entry.expected.as_ref(), id)?;
     Ok(id.into())
-}
-
-/// The empty commit below the first entry.
-fn first<'r>(repo: &'r Repository, who: &Signature) -> Result<GitCommit<'r>> {
-    let tree = repo.find_tree(repo.treebuilder(None)?.write()?)?;
-    let id = repo.commit(None, who, who, "poller: the journal begins\n", &tree, &[])?;
-    Ok(repo.find_commit(id)?)
 }
 
 /// Every commit that the state names and that must stay reachable.
@@ -195,20 +189,41 @@ fn plain(text: &str) -> String {
 }
 
 /// Opens an app's repository, or makes it.
+///
+/// It is made under another name and renamed, so that one whose making was cut short is never opened;
+/// a lock on the folder keeps apps that share the repository from making it twice.
 pub fn open_or_create(path: &Path) -> Result<Repository> {
-    let opened = if path.join("HEAD").try_exists()? {
-        Repository::open_bare(path)
-    } else {
-        let mut options = git2::RepositoryInitOptions::new();
-        // No template: hooks and excludes of the machine have no business here.
-        options
-            .bare(true)
-            .mkpath(true)
-            .external_template(false)
-            .initial_head("poller");
-        Repository::init_opts(path, &options)
-    };
-    opened.with_context(|| format!("the repository {}", path.display()))
+    let context = || format!("the repository {}", path.display());
+    if !path.try_exists().with_context(context)? {
+        let folder = path.parent().with_context(context)?;
+        let lock = File::open(folder).with_context(|| folder.display().to_string())?;
+        FileExt::lock_exclusive(&lock).with_context(|| folder.display().to_string())?;
+        if !path.try_exists().with_context(context)? {
+            let partial = path.with_extension("git.partial");
+            match std::fs::remove_dir_all(&partial) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(e).with_context(context);
+                }
+                _ => {}
+            }
+            create(&partial).with_context(context)?;
+            std::fs::rename(&partial, path).with_context(context)?;
+            lock.sync_all().with_context(context)?;
+        }
+    }
+    Repository::open_bare(path).with_context(context)
+}
+
+/// Makes a bare repository in a folder that is empty or not there.
+pub fn create(path: &Path) -> Result<Repository> {
+    let mut options = git2::RepositoryInitOptions::new();
+    // No template: hooks and excludes of the machine have no business here.
+    options
+        .bare(true)
+        .mkpath(true)
+        .external_template(false)
+        .initial_head("poller");
+    Ok(Repository::init_opts(path, &options)?)
 }
 
 /// Where the repository for this URL and identity is: readable, and never the same for two of them.

@@ -50,7 +50,12 @@ pub fn fetch(
     } else {
         let _lock = Lock::take(opened.repo.path(), "fetch.lock")?;
         clean_packs(opened.repo.path())?;
-        let done = download(&opened.repo, request, progress);
+        let done = if has(&opened.repo, &request.tip) {
+            // While this one waited, an app that shares the repository fetched it.
+            request.tip.object.oid().map_err(Into::into)
+        } else {
+            download(&opened.repo, request, progress)
+        };
         if done.is_err() {
             clean_packs(opened.repo.path())?;
         }
@@ -69,7 +74,7 @@ fn open(request: &Fetch) -> Result<Opened> {
         });
     }
     let quarantine = Quarantine::new()?;
-    let repo = journal::open_or_create(&quarantine.0)?;
+    let repo = journal::create(&quarantine.0)?;
     let objects = request.repository.join("objects");
     if objects.try_exists()? {
         repo.odb()?
