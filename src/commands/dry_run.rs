@@ -2,6 +2,8 @@
 //!
 //! It takes no lock, writes no log, and fetches into a quarantine outside poller's folders.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -13,6 +15,7 @@ use crate::outcome::{Class, Failure, exit_code};
 use crate::processes::messages::{Probed, Rewind, Tip, Verified, Verify};
 use crate::processes::supervisor::{self, Preparation, Prepared};
 use crate::processes::workshop::Workshop;
+use crate::report::duration;
 use crate::report::terminal::Console;
 use crate::stages::decide::{Decision, Force, Policy, decide, state_word};
 use crate::sys::account::Account;
@@ -266,10 +269,13 @@ fn plan(view: &View) -> Vec<String> {
     let app = view.prepared.app;
     let deploy = &app.deploy;
     let who = &view.prepared.account.name;
-    let limit = deploy.timeout.as_secs_f32();
+    let limit = deploy.timeout;
     let mut steps = Vec::new();
-    let mut step = |what: &str, command: String, who: &str, limit: f32| {
-        steps.push(format!("{what}: {command} as {who}, at most {limit} s"))
+    let mut step = |what: &str, command: String, who: &str, limit: Duration| {
+        steps.push(format!(
+            "{what}: {command} as {who}, at most {}",
+            duration(limit)
+        ))
     };
     for (what, command) in [("build", &deploy.build), ("script", &deploy.script)] {
         if let Some(command) = command {
@@ -291,7 +297,7 @@ fn plan(view: &View) -> Vec<String> {
             "health",
             format!("{} (up to {} times)", health.command, health.attempts),
             who,
-            health.timeout.as_secs_f32(),
+            health.timeout,
         );
     }
     steps.push(match deploy.on_failure {

@@ -89,6 +89,9 @@ pub struct Started {
     pub release: Option<String>,
     pub at: Timestamp,
     pub run: String,
+    /// Whether an entry says how it ended; a run that was killed could not write one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
 /// Why a deploy is made; the word that the script sees as `POLLER_REASON` for all but `interrupted`.

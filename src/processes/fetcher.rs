@@ -14,7 +14,7 @@ use super::wire;
 use crate::commit::Commit;
 use crate::journal;
 use crate::outcome::Failure;
-use crate::stages::fetch::{self, Lock, Opened};
+use crate::stages::fetch::{self, Lock, Opened, Step};
 use crate::stages::{stream, verify};
 use crate::sys::privdrop::inherited;
 
@@ -81,7 +81,7 @@ impl Session {
             }
             FetcherRequest::Record { app, entry } => {
                 let repo = &self.opened()?.repo;
-                let _lock = Lock::take(repo.path(), "refs.lock")?;
+                let _lock = Lock::take(repo.path(), Step::Record)?;
                 fetch::clean_refs(repo.path())?;
                 Ok(FetcherReply::Recorded {
                     head: journal::append(repo, &app, &entry)?,

@@ -162,9 +162,9 @@ impl Helper {
                 None if Instant::now() >= end => Failure::new(
                     patience.class,
                     format!(
-                        "the {} took longer than {} s and was ended",
+                        "the {} took longer than {} and was ended",
                         name(self.role),
-                        patience.time.as_secs()
+                        crate::report::duration(patience.time)
                     ),
                 ),
                 None => Failure::new(

@@ -160,14 +160,20 @@ impl Output {
         text
     }
 
-    /// The present command's last lines, for a report.
+    /// The present command's last lines, and what was said while it was cleaned up, for a report.
     pub fn last(&self, count: usize) -> Vec<String> {
         let all: Vec<&Line> = self.head.iter().chain(&self.tail).collect();
-        let from = all.len().saturating_sub(count);
-        all[from..]
+        let present = all[all.len().saturating_sub(count)..]
             .iter()
-            .map(|line| crate::report::printable(&String::from_utf8_lossy(&line.text)))
-            .collect()
+            .map(|line| line.text.as_slice());
+        let after: Vec<&[u8]> = self
+            .after
+            .split(|&b| b == b'\n')
+            .filter(|line| !line.is_empty())
+            .collect();
+        let after = after[after.len().saturating_sub(count)..].iter().copied();
+        let show = |line: &[u8]| crate::report::printable(&String::from_utf8_lossy(line));
+        present.chain(after).map(show).collect()
     }
 }
 

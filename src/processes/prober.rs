@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -24,6 +25,8 @@ use crate::stages::probe;
 
 /// sshd's MaxSessions is 10.
 const CHANNELS: usize = 8;
+/// For a server's last words after a conversation went wrong.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 type Answers = Vec<(usize, Result<Tip, Failure>)>;
 
@@ -194,14 +197,11 @@ async fn ask(
         match ls_refs::ask(&mut conversation, &wanted).await {
             Ok(answer) => Ok(answer),
             Err(error) => {
-                // The complaint travels apart from the output and may come a moment later: what ends
-                // the wait is the end of the conversation, or the deadline around all this.
+                // The complaint travels apart from the output and may come a moment later; the end of
+                // the conversation ends the wait, and so does a second, for a shell that stays open.
                 let mut rest = Vec::new();
-                let _ = tokio::io::AsyncReadExt::read_to_end(
-                    &mut tokio::io::AsyncReadExt::take(&mut conversation, 4096),
-                    &mut rest,
-                )
-                .await;
+                let mut end = (&mut conversation).take(4096);
+                let _ = tokio::time::timeout(A_MOMENT, end.read_to_end(&mut rest)).await;
                 Err(probe::failure(url, error, complaint.text()))
             }
         }

@@ -17,6 +17,7 @@ use super::helper::{Helper, Patience, Start};
 use super::messages::{End, Keep, Kept};
 use super::output::{Line, Output, Stream};
 use crate::outcome::{Class, Failure};
+use crate::report::duration;
 use crate::sys::proc::Identity;
 use crate::sys::signals::Stop;
 
@@ -141,7 +142,7 @@ fn drain(
 
 /// How a command ended, in words: None when it went well.
 pub fn verdict(what: &str, job: &Keep, kept: &Kept) -> Option<String> {
-    let seconds = job.timeout.as_secs_f32();
+    let limit = duration(job.timeout);
     let End {
         cause,
         exit,
@@ -160,7 +161,7 @@ pub fn verdict(what: &str, job: &Keep, kept: &Kept) -> Option<String> {
     };
     let mut text = match (cause, exit, signal) {
         (super::messages::Cause::Deadline, ..) => {
-            format!("{what} ran longer than its {seconds} s and was ended")
+            format!("{what} ran longer than its {limit} and was ended")
         }
         (super::messages::Cause::Stopped, ..) => {
             format!("{what} was ended, because poller was told to stop")

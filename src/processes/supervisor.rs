@@ -243,7 +243,10 @@ impl<'c> Preparation<'c> {
             "make one: ssh-keygen -t ed25519 -N '' -f {}",
             path.display()
         );
-        let key = self.file(&path, Secrecy::Private, &new_key)?;
+        let key = match self.file(&path, Secrecy::Private, &new_key) {
+            Ok(key) => key,
+            Err(e) => return Err(self.public_half(&path).map_or(e, anyhow::Error::from)),
+        };
         let known_hosts_path = source.known_hosts.clone();
         let known_hosts = self.file(
             &known_hosts_path,
@@ -255,6 +258,21 @@ impl<'c> Preparation<'c> {
             key: Secret(key),
             known_hosts_path,
             known_hosts,
+        })
+    }
+
+    /// A key that others may read is most often the wrong file: the public half.
+    fn public_half(&self, path: &Path) -> Option<Failure> {
+        let text = trusted_file::read(path, Secrecy::Public).ok()?;
+        let is_public = ["ssh-", "ecdsa-", "sk-"]
+            .iter()
+            .any(|kind| text.starts_with(kind));
+        is_public.then(|| {
+            Failure::new(
+                Class::Config,
+                format!("{} is a public key, not a private one", path.display()),
+            )
+            .help("`identity` names the private key, whose name has no .pub at its end")
         })
     }
 
@@ -313,10 +331,11 @@ fn make_folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
     }
-    std::fs::DirBuilder::new()
-        .mode(mode)
-        .create(path)
-        .with_context(|| path.display().to_string())?;
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        // Another run was faster.
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made.with_context(|| path.display().to_string())?,
+    }
     if let Some(owner) = owner {
         chown(path, Some(owner.uid), Some(owner.gid))
             .with_context(|| path.display().to_string())?;

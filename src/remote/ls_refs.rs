@@ -8,11 +8,12 @@
 
 use std::fmt;
 
-use semver::{BuildMetadata, Prerelease, Version};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
-use super::known_hosts::wildcard;
 use super::pkt_line::{self, Packet};
+pub use super::versions::highest;
+use super::{versions, wildcard};
+use crate::report::printable;
 
 /// Bytes read before a server is taken to list for ever.
 const MAX_READ: usize = 64 << 20;
@@ -20,7 +21,7 @@ const MAX_READ: usize = 64 << 20;
 const MAX_NAME: usize = 1024;
 /// Longest quotation of what a server said, in characters.
 const QUOTED: usize = 200;
-const TAGS: &str = "refs/tags/";
+pub(super) const TAGS: &str = "refs/tags/";
 
 /// What to ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +142,7 @@ pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
             talk.version_0(first, wanted, &mut answer).await?;
         }
         Packet::Data(line) if line.starts_with(b"version ") => {
-            let said = printable(&line);
+            let said = quotation(&line);
             return Err(ProbeError::Unsupported(format!(
                 "the server speaks git protocol \"{said}\", which poller does not know"
             )));
@@ -168,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
         if let Packet::Data(line) = &mut packet {
             size += line.len();
             if let Some(said) = line.strip_prefix(b"ERR ") {
-                return Err(ProbeError::Remote(printable(said)));
+                return Err(ProbeError::Remote(quotation(said)));
             }
             if line.last() == Some(&b'\n') {
                 line.pop();
@@ -288,7 +289,7 @@ impl Wanted {
     fn prefix(&self) -> String {
         match self {
             Wanted::Ref(name) => name.clone(),
-            Wanted::Tags { pattern } => format!("{TAGS}{}", literal(pattern)),
+            Wanted::Tags { pattern } => format!("{TAGS}{}", versions::literal(pattern)),
         }
     }
 
@@ -297,7 +298,7 @@ impl Wanted {
             Wanted::Ref(wanted) => wanted == name,
             Wanted::Tags { pattern } => name
                 .strip_prefix(TAGS)
-                .is_some_and(|tag| wildcard(pattern, tag)),
+                .is_some_and(|tag| wildcard::fits(pattern, tag)),
         }
     }
 }
@@ -321,70 +322,6 @@ impl Answer {
     }
 }
 
-/// The tag with the highest version of those that fit `pattern`; names that are
-/// no version are passed over. What stands before the version in the pattern
-/// (`v`, `release-`) is not compared. A pre-release counts only where the pattern
-/// has a '-', as in `v*-rc*`.
-pub fn highest<'a>(pattern: &str, refs: &'a [Advertised]) -> Option<&'a Advertised> {
-    let before = before_version(literal(pattern));
-    let tags = refs.iter().filter_map(|one| {
-        let tag = one.name.strip_prefix(TAGS)?;
-        let tag = Some(tag).filter(|tag| wildcard(pattern, tag))?;
-        let version = version(tag.strip_prefix(before)?)?;
-        let wanted = version.pre.is_empty() || pattern.contains('-');
-        wanted.then_some((version, one))
-    });
-    // By name as well, so that 1.2 beside 1.2.0 does not depend on the order.
-    tags.max_by(|(a, one), (b, two)| a.cmp(b).then_with(|| one.name.cmp(&two.name)))
-        .map(|(_, one)| one)
-}
-
-/// The part of a pattern before its first wildcard.
-fn literal(pattern: &str) -> &str {
-    &pattern[..pattern.find(['*', '?']).unwrap_or(pattern.len())]
-}
-
-/// Cuts a version's beginning off: of `v1.` (the pattern is `v1.*`) the `v` is
-/// left, since v1.10.0 is to be compared as 1.10.0. A digit within a word, as in
-/// `app2-`, begins no version.
-fn before_version(literal: &str) -> &str {
-    let starts_version = |at: &usize| {
-        let (before, rest) = literal.split_at(*at);
-        let word = before.strip_suffix('v').unwrap_or(before);
-        let numbers = rest.split('-').next().unwrap_or(rest);
-        rest.starts_with(|c: char| c.is_ascii_digit())
-            && numbers.chars().all(|c| c == '.' || c.is_ascii_digit())
-            && !word.ends_with(|c: char| c == '.' || c.is_alphanumeric())
-    };
-    let mut starts = literal.char_indices().map(|(at, _)| at);
-    &literal[..starts.find(starts_version).unwrap_or(literal.len())]
-}
-
-/// Semantic versions, a little wider: one to three numbers, zeros before them
-/// (2024.01.05), a `v` in front.
-fn version(text: &str) -> Option<Version> {
-    let text = text.strip_prefix('v').unwrap_or(text);
-    let (text, build) = text.split_once('+').unwrap_or((text, ""));
-    let (numbers, pre) = text.split_once('-').unwrap_or((text, ""));
-    if numbers.len() < text.len() && pre.is_empty() {
-        return None;
-    }
-    let mut parts = [0; 3];
-    for (at, number) in numbers.split('.').enumerate() {
-        // `parse` alone would take "+1".
-        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
-        *parts.get_mut(at)? = number.parse().ok().filter(|_| digits)?;
-    }
-    let [major, minor, patch] = parts;
-    Some(Version {
-        major,
-        minor,
-        patch,
-        pre: Prerelease::new(pre).ok()?,
-        build: BuildMetadata::new(build).ok()?,
-    })
-}
-
 fn line_of(packet: Packet) -> Result<Option<Vec<u8>>, ProbeError> {
     match packet {
         Packet::Data(line) => Ok(Some(line)),
@@ -398,7 +335,7 @@ fn only_sha1(format: &[u8]) -> Result<(), ProbeError> {
     if format == b"sha1" {
         return Ok(());
     }
-    let format = printable(format);
+    let format = quotation(format);
     Err(ProbeError::Unsupported(format!(
         "the repository's object format is {format}; poller knows sha1 only"
     )))
@@ -446,454 +383,15 @@ fn is_valid(name: &str) -> bool {
 
 fn not_git(seen: &[u8]) -> ProbeError {
     ProbeError::NotGit {
-        seen: printable(seen),
+        seen: quotation(seen),
     }
 }
 
 /// A quotation that can be shown on any terminal.
-fn printable(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    let mut length = 0;
-    for c in String::from_utf8_lossy(bytes).trim_end().chars() {
-        let shown: String = match c {
-            '\'' | '"' => c.to_string(),
-            other => other.escape_debug().collect(),
-        };
-        length += shown.chars().count();
-        if length > QUOTED {
-            break;
-        }
-        out.push_str(&shown);
-    }
-    out
+fn quotation(bytes: &[u8]) -> String {
+    let text = printable(String::from_utf8_lossy(bytes).trim_end());
+    text.chars().take(QUOTED).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::{Path, PathBuf};
-    use std::process::Stdio;
-
-    use tokio::io::AsyncReadExt;
-
-    use super::*;
-
-    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
-    const V2: [&str; 5] = [
-        "version 2\n",
-        "agent=x\n",
-        "ls-refs=unborn\n",
-        "object-format=sha1\n",
-        "",
-    ];
-
-    fn main_branch() -> Vec<Wanted> {
-        vec![Wanted::Ref("refs/heads/main".to_owned())]
-    }
-
-    fn tags(pattern: &str) -> Vec<Wanted> {
-        vec![Wanted::Tags {
-            pattern: pattern.to_owned(),
-        }]
-    }
-
-    /// Packets of these lines; "" is a flush, `$A` and `$B` are ids.
-    async fn packets(lines: &[&str]) -> Vec<u8> {
-        let mut wire = Vec::new();
-        for line in lines {
-            let line = line.replace("$A", A).replace("$B", B);
-            match line.as_str() {
-                "" => pkt_line::write_flush(&mut wire).await.unwrap(),
-                line => pkt_line::write_data(&mut wire, line.as_bytes())
-                    .await
-                    .unwrap(),
-            }
-        }
-        wire
-    }
-
-    /// Plays a server that says `bytes` and hangs up; also what it was asked.
-    async fn served(bytes: &[u8], wanted: &[Wanted]) -> (Result<Answer, ProbeError>, String) {
-        let (mut server, mut ours) = tokio::io::duplex(bytes.len().max(1) + 4096);
-        server.write_all(bytes).await.unwrap();
-        server.shutdown().await.unwrap();
-        let answer = ask(&mut ours, wanted).await;
-        drop(ours);
-        let mut asked = String::new();
-        server.read_to_string(&mut asked).await.unwrap();
-        (answer, asked)
-    }
-
-    fn names(answer: &Answer) -> Vec<&str> {
-        answer.refs.iter().map(|one| &*one.name).collect()
-    }
-
-    #[tokio::test]
-    async fn version_2_is_asked_for_prefixes_and_filtered_exactly() {
-        let lines = [
-            "$A refs/heads/main\n",
-            "$B refs/heads/main2\n",
-            "$A refs/tags/v1 peeled:$B\n",
-            "$A refs/tags/v2 symref-target:refs/x new-attribute\n",
-            "$A refs/tags/w1\n",
-            "$A refs/tags/v\u{1b}[2J\n",
-            "$A refs/tags/v/../../x\n",
-            "",
-        ];
-        let mut wanted = main_branch();
-        wanted.extend(tags("v*"));
-        let (answer, asked) = served(&packets(&[&V2[..], &lines].concat()).await, &wanted).await;
-        let answer = answer.unwrap();
-        assert_eq!((answer.protocol, answer.empty), (Protocol::V2, false));
-        assert_eq!(
-            names(&answer),
-            ["refs/heads/main", "refs/tags/v1", "refs/tags/v2"]
-        );
-        assert_eq!(
-            (answer.refs[1].id, answer.refs[1].peeled),
-            ([0xaa; 20], Some([0xbb; 20]))
-        );
-        let agent = concat!("agent=poller/", env!("CARGO_PKG_VERSION"), "\n");
-        let agent = format!("{:04x}{agent}", agent.len() + 4);
-        let expected = format!(
-            "0014command=ls-refs\n{agent}0017object-format=sha1\n00010009peel\n\
-            001fref-prefix refs/heads/main\n001bref-prefix refs/tags/v\n00000000"
-        );
-        assert_eq!(asked, expected);
-    }
-
-    #[tokio::test]
-    async fn versions_0_and_1_list_everything() {
-        let lines = [
-            "$A HEAD\0multi_ack symref=HEAD:refs/heads/main object-format=sha1\n",
-            "$A refs/heads/main\n",
-            "$A refs/heads/main2\n",
-            "$A refs/tags/v1\n",
-            "$B refs/tags/v1^{}\n",
-            "$A refs/tags/w1\n",
-            "$B refs/tags/w1^{}\n",
-            "shallow $B\n",
-            "",
-        ];
-        let mut wanted = main_branch();
-        wanted.extend(tags("v*"));
-        for (protocol, before) in [(Protocol::V0, &[][..]), (Protocol::V1, &["version 1\n"])] {
-            let (answer, asked) = served(&packets(&[before, &lines].concat()).await, &wanted).await;
-            let answer = answer.unwrap();
-            assert_eq!((answer.protocol, answer.empty), (protocol, false));
-            assert_eq!(names(&answer), ["refs/heads/main", "refs/tags/v1"]);
-            assert_eq!(answer.refs[0].peeled, None);
-            assert_eq!(answer.refs[1].peeled, Some([0xbb; 20]));
-            assert_eq!(asked, "0000");
-        }
-        let zero = format!("{} capabilities^{{}}\0agent=x\n", "0".repeat(40));
-        for lines in [&[""][..], &[&zero, ""]] {
-            let answer = served(&packets(lines).await, &wanted).await.0.unwrap();
-            assert!(answer.empty && answer.refs.is_empty());
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_no_answer_is_told_apart() {
-        let long = format!("$A refs/heads/main\0{}", "x".repeat(500));
-        let with = |more: &[&'static str]| [&V2[..4], more].concat();
-        // (lines, what the error's debug text is, or begins with)
-        let table = [
-            (vec!["ERR access denied\n"], "Remote(\"access denied\")"),
-            (
-                vec!["$A HEAD\0x", "ERR no\u{1b}[2J"],
-                "Remote(\"no\\\\u{1b}[2J\")",
-            ),
-            (with(&["", "ERR gone"]), "Remote(\"gone\")"),
-            (
-                with(&["", "zz refs/heads/main", ""]),
-                "NotGit { seen: \"zz refs",
-            ),
-            (with(&["", "$A", ""]), "NotGit { seen: \"aaaa"),
-            (
-                with(&["", "$A refs/tags/v1 peeled:b", ""]),
-                "NotGit { seen: \"aaaa",
-            ),
-            (vec!["hello\n"], "NotGit { seen: \"hello\" }"),
-            (
-                vec!["$A HEAD\0object-format=sha256", ""],
-                "Unsupported(\"the repository's",
-            ),
-            (
-                vec!["version 2\n", "ls-refs\n", "object-format=sha256", ""],
-                "Unsupported(",
-            ),
-            (
-                vec!["version 2\n", "agent=x\n", "ls-refsx", ""],
-                "Unsupported(\"the server does",
-            ),
-            (vec!["version 3\n"], "Unsupported(\"the server speaks"),
-            (with(&["", "$A refs/heads/main"]), "Packet(Eof"),
-            (vec![&long], "Packet(Eof"),
-        ];
-        for (lines, expected) in table {
-            let (answer, _) = served(&packets(&lines).await, &main_branch()).await;
-            let said = format!("{:?}", answer.unwrap_err());
-            assert!(said.starts_with(expected), "{lines:?}: {said}");
-        }
-        // What is no packet at all.
-        let banner = "Hi 'me'!\u{1b}[2J\u{7}".repeat(30);
-        let banner_begins = "Hi 'me'!\\u{1b}[2J\\u{7}".repeat(9);
-        let table = [
-            ("", ""),
-            ("Access denied\n", "Access denied"),
-            (
-                "This account is not available.\n",
-                "This account is not available.",
-            ),
-            (&*banner, &banner_begins[..120]),
-        ];
-        for (bytes, expected) in table {
-            let (answer, _) = served(bytes.as_bytes(), &main_branch()).await;
-            let Err(ProbeError::NotGit { seen }) = answer else {
-                panic!("{answer:?}");
-            };
-            assert!(
-                seen.starts_with(expected) && seen.chars().count() <= 200,
-                "{seen}"
-            );
-            assert_eq!(seen.is_empty(), expected.is_empty());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_list_without_end_is_cut() {
-        let line = format!("{A} refs/heads/main{}", "x".repeat(65_000));
-        for mut wire in [
-            packets(&[&V2[..], &[&*line; 16]].concat()).await,
-            packets(&[&*line; 16]).await,
-        ] {
-            let (mut server, mut ours) = tokio::io::duplex(1 << 20);
-            let lines = packets(&[&*line; 16]).await;
-            let endless = async {
-                while server.write_all(&wire).await.is_ok() {
-                    wire.clone_from(&lines);
-                }
-            };
-            let asking = async {
-                let answer = ask(&mut ours, &main_branch()).await;
-                drop(ours);
-                answer
-            };
-            let ((), answer) = tokio::join!(endless, asking);
-            assert!(matches!(answer, Err(ProbeError::TooMany)));
-        }
-    }
-
-    #[test]
-    fn the_highest_version_wins() {
-        // (pattern, tags, the highest)
-        let table = [
-            ("v*", "v1.2.0 v1.10.0 v1.9.9", "v1.10.0"),
-            ("v*", "v1.2 v1 v1.1.9", "v1.2"),
-            ("*", "v1.2.3 1.3.0 vendor x", "1.3.0"),
-            ("v*", "v2.0.0-rc1 v1.0.0", "v1.0.0"),
-            ("v*", "v2.0.0-rc1", ""),
-            ("v*-rc*", "v2.0.0-rc1 v2.0.0-rc.2 v1.0.0-rc9", "v2.0.0-rc1"),
-            ("v2.0.0-*", "v2.0.0-rc1 v2.0.0-beta", "v2.0.0-rc1"),
-            ("v*", "v1.0.0+b1 v1.0.0+b2", "v1.0.0+b2"),
-            ("v*", "v1.2 v1.2.0", "v1.2.0"),
-            (
-                "v*",
-                "v1.2.3.4 v1. v.1 v+1 v1.x v1- v v99999999999999999999",
-                "",
-            ),
-            (
-                "release-*",
-                "release-1.2 release-v1.3 release-x",
-                "release-v1.3",
-            ),
-            ("v1.*", "v1.2.3 v1.10 v2.0.0 v1.x", "v1.10"),
-            ("v1*", "v1.2.3 v10.0.0 v2.0.0", "v10.0.0"),
-            ("app2-*", "app2-1.2 app2-1.10", "app2-1.10"),
-            ("app-v1.*", "app-v1.2 app-v1.10", "app-v1.10"),
-            ("2024.*", "2024.01.05 2024.1.4 2024.12.01", "2024.12.01"),
-            ("v?.0", "v1.0 v2.0 v10.0", "v2.0"),
-            ("v1.0.0", "v1.0.0 v1.0.1", "v1.0.0"),
-            ("v*", "", ""),
-        ];
-        for (pattern, tags, expected) in table {
-            let refs = |prefix: &str| -> Vec<Advertised> {
-                let one = |tag| Advertised {
-                    name: format!("{prefix}{tag}"),
-                    id: [1; 20],
-                    peeled: None,
-                };
-                tags.split_whitespace().map(one).collect()
-            };
-            let name = |one: &Advertised| one.name.replace(TAGS, "");
-            let refs_found = refs(TAGS);
-            let found = highest(pattern, &refs_found).map(name).unwrap_or_default();
-            assert_eq!(found, expected, "{pattern} of {tags}");
-            assert_eq!(highest(pattern, &refs("refs/heads/")), None);
-        }
-    }
-
-    #[test]
-    fn a_name_that_git_would_not_allow_is_never_kept() {
-        let long = format!("refs/heads/{}", "x".repeat(1024));
-        let bad = [
-            "", "a b", "a\nb", "a\u{9b}b", "a..b", "/a", "a/", "a//b", "a/.b", "a.lock/b", "a?",
-            "a@{b", &long,
-        ];
-        for name in bad {
-            assert!(!is_valid(name), "{name:?}");
-        }
-        for name in [
-            "HEAD",
-            "refs/heads/main",
-            "refs/tags/v1.0.0",
-            "refs/heads/größe@x",
-        ] {
-            assert!(is_valid(name), "{name:?}");
-        }
-    }
-
-    /// A repository in a temporary folder, made and asked by the real git.
-    struct Repository(PathBuf);
-
-    impl Repository {
-        /// `None` where git is not installed.
-        fn new(name: &str) -> Option<Repository> {
-            let folder = std::env::temp_dir().join(format!("poller-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&folder).unwrap();
-            let it = Repository(folder);
-            let git = it.git(&["--version"]).output();
-            git.is_ok()
-                .then(|| it.run(&["init", "-q", "-b", "main"], ""))?;
-            Some(it)
-        }
-
-        fn git(&self, arguments: &[&str]) -> std::process::Command {
-            let mut git = std::process::Command::new("git");
-            let me = [("NAME", "me"), ("EMAIL", "me@example.org")];
-            for (name, value) in me {
-                git.env(format!("GIT_AUTHOR_{name}"), value);
-                git.env(format!("GIT_COMMITTER_{name}"), value);
-            }
-            git.current_dir(&self.0).args(arguments);
-            git.env("GIT_CONFIG_GLOBAL", "/dev/null")
-                .env("GIT_CONFIG_NOSYSTEM", "1");
-            git
-        }
-
-        fn run(&self, arguments: &[&str], input: &str) -> String {
-            let file = self.0.join(".git-input");
-            std::fs::write(&file, input).unwrap();
-            let mut git = self.git(arguments);
-            let output = git
-                .stdin(std::fs::File::open(&file).unwrap())
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "git {arguments:?}: {output:?}");
-            String::from_utf8(output.stdout).unwrap().trim().to_owned()
-        }
-
-        async fn ask(
-            &self,
-            protocol: &str,
-            folder: &Path,
-            wanted: &[Wanted],
-        ) -> Result<Answer, ProbeError> {
-            let mut git = self.git(&["upload-pack"]);
-            git.arg(folder)
-                .env("GIT_PROTOCOL", protocol)
-                .stderr(Stdio::null());
-            let mut git = tokio::process::Command::from(git);
-            let mut child = git
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let (out, input) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
-            let answer = ask(&mut tokio::io::join(out, input), wanted).await;
-            // A clean end shows that nothing was left hanging.
-            assert_eq!(child.wait().await.unwrap().success(), answer.is_ok());
-            answer
-        }
-    }
-
-    impl Drop for Repository {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[tokio::test]
-    async fn the_real_upload_pack_answers_in_all_versions() {
-        let Some(git) = Repository::new("ls-refs") else {
-            return;
-        };
-        let versions = [
-            ("version=2", Protocol::V2),
-            ("version=1", Protocol::V1),
-            ("", Protocol::V0),
-        ];
-        for (spoken, protocol) in versions {
-            let answer = git.ask(spoken, &git.0, &main_branch()).await.unwrap();
-            assert_eq!(
-                answer,
-                Answer {
-                    protocol,
-                    refs: vec![],
-                    empty: protocol != Protocol::V2
-                }
-            );
-        }
-        git.run(&["commit", "-q", "--allow-empty", "-m", "one"], "");
-        git.run(&["tag", "-a", "-m", "it", "v1.0"], "");
-        let (commit, tag) = (
-            git.run(&["rev-parse", "main"], ""),
-            git.run(&["rev-parse", "v1.0"], ""),
-        );
-        let many: String = (0..2000)
-            .map(|n| format!("create refs/heads/main-{n} {commit}\n"))
-            .collect();
-        git.run(&["update-ref", "--stdin"], &many);
-
-        let id = |hex: &str| object_id(hex.as_bytes()).unwrap();
-        let (head, tag_name) = ("refs/heads/main".to_owned(), "refs/tags/v1.0".to_owned());
-        let branch = Advertised {
-            name: head,
-            id: id(&commit),
-            peeled: None,
-        };
-        let tag = Advertised {
-            name: tag_name,
-            id: id(&tag),
-            peeled: Some(id(&commit)),
-        };
-        let mut both = main_branch();
-        both.extend(tags("v*"));
-        let missing = [Wanted::Ref("refs/heads/main-".to_owned())];
-        for (spoken, protocol) in versions {
-            let ask = async |wanted| git.ask(spoken, &git.0, wanted).await.unwrap();
-            let answer = ask(&both).await;
-            assert_eq!(
-                answer,
-                Answer {
-                    protocol,
-                    refs: vec![branch.clone(), tag.clone()],
-                    empty: false
-                }
-            );
-            assert_eq!(highest("v*", &answer.refs), Some(&tag));
-            let answer = ask(&missing).await;
-            assert_eq!(
-                answer,
-                Answer {
-                    protocol,
-                    refs: vec![],
-                    empty: false
-                }
-            );
-            let nowhere = git.ask(spoken, Path::new("nowhere"), &both).await;
-            assert!(matches!(nowhere, Err(ProbeError::NotGit { seen }) if seen.is_empty()));
-        }
-    }
-}
+mod tests;

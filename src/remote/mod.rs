@@ -1,5 +1,6 @@
 //! Asking a git server: over SSH in-process, through a program, or on this machine.
 
+pub mod host_key_error;
 pub mod known_hosts;
 pub mod local;
 pub mod ls_refs;
@@ -7,6 +8,8 @@ pub mod openssh;
 pub mod pkt_line;
 pub mod session;
 pub mod transport;
+pub mod versions;
+pub mod wildcard;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

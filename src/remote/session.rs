@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use russh::client::{self, Handle, Msg};
+use russh::client::{self, AuthResult, Handle, Msg};
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, Preferred};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
@@ -24,6 +24,7 @@ use super::{Complaint, Conversation, Protocol};
 use crate::config::Remote;
 use crate::outcome::{Class, Failure};
 use crate::processes::messages::{Access, Origin};
+use crate::report::duration;
 
 /// An authenticated connection.
 pub struct Session {
@@ -47,10 +48,10 @@ impl Stage {
 
 /// The failure for a server that took longer than `timeout`.
 pub fn timed_out(url: &str, stage: &Stage, timeout: Duration) -> Failure {
-    let seconds = timeout.as_secs_f32();
+    let limit = duration(timeout);
     Failure::new(
         Class::Unreachable,
-        format!("{url}: no answer within {seconds} s while {}", stage.now()),
+        format!("{url}: no answer within {limit} while {}", stage.now()),
     )
     .help("nothing was changed; the next poll tries again")
 }
@@ -101,7 +102,16 @@ impl Session {
             .authenticate_publickey(user, key.clone())
             .await
             .map_err(|e| SessionError::from(e).into_failure(host, *port))?;
-        if !answer.success() {
+        if let AuthResult::Failure {
+            remaining_methods, ..
+        } = answer
+        {
+            // russh reports a connection that broke during the login as a rejection without alternatives.
+            if remaining_methods.is_empty()
+                && let Ok(Err(e)) = tokio::time::timeout(Duration::from_secs(1), handle).await
+            {
+                return Err(e.into_failure(host, *port));
+            }
             return Err(rejected(user, host, path, &key));
         }
         Ok(Session {

@@ -108,9 +108,9 @@ impl Stream {
             Err(_) => (
                 Class::Unreachable,
                 format!(
-                    "{}: silent for {} s in the middle of the transfer",
+                    "{}: silent for {} in the middle of the transfer",
                     self.url,
-                    self.timeout.as_secs_f32()
+                    crate::report::duration(self.timeout)
                 ),
             ),
         };

@@ -6,6 +6,8 @@ pub mod memory;
 pub mod metrics;
 pub mod terminal;
 
+use std::time::Duration;
+
 /// Text from a commit, a server or a script, made harmless for a terminal and one line long.
 pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -25,9 +27,43 @@ pub fn is_treacherous(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
+/// A length of time as the configuration writes it: `90s` is `1m30s`.
+pub fn duration(time: Duration) -> String {
+    let (seconds, milliseconds) = (time.as_secs(), time.subsec_millis());
+    let units = [
+        (seconds / 3600, "h"),
+        (seconds % 3600 / 60, "m"),
+        (seconds % 60, "s"),
+        (u64::from(milliseconds), "ms"),
+    ];
+    let text: String = units
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, unit)| format!("{n}{unit}"))
+        .collect();
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_read_as_they_are_configured() {
+        for (time, text) in [
+            (0, "0s"),
+            (30_000, "30s"),
+            (90_500, "1m30s500ms"),
+            (600_000, "10m"),
+            (5_400_000, "1h30m"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(time)), text);
+        }
+    }
 
     #[test]
     fn escape_codes_and_turned_text_become_plain_text() {

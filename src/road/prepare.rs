@@ -258,6 +258,12 @@ impl Road<'_> {
     pub fn begin(&mut self, staged: Staged) -> Result<Begun> {
         self.ensure_log()?;
         let facts = staged.facts;
+        let (reference, who) = (facts.reference.as_str(), self.context.who.as_str());
+        let former =
+            record::interrupted(&self.journal.state, self.deployed(), reference, who, now());
+        if let Some((state, run)) = former {
+            self.append(state, run, Vec::new())?;
+        }
         let before = self.journal.state.clone();
         let state = record::begun(&before, &facts);
         let run = record::run(&facts, self.deployed(), None, now(), self.ms.clone());

@@ -197,6 +197,7 @@ mod tests {
             release: None,
             at: at(0),
             run: "r".into(),
+            told: false,
         })
     }
 

@@ -48,7 +48,7 @@ pub fn fetch(
     } else if request.quarantine {
         download(&opened.repo, request, progress)?
     } else {
-        let _lock = Lock::take(opened.repo.path(), "fetch.lock")?;
+        let _lock = Lock::take(opened.repo.path(), Step::Fetch)?;
         clean_packs(opened.repo.path())?;
         let done = if has(&opened.repo, &request.tip) {
             // While this one waited, an app that shares the repository fetched it.
@@ -178,7 +178,10 @@ fn failure_of(url: &str, e: &git2::Error, complaint: Option<String>) -> Failure 
     let said = complaint
         .map(|c| format!(" (the server said: {c})"))
         .unwrap_or_default();
+    // The connection held and git on the other side gave up: its repository is damaged, or it is hostile.
+    let gave_up = said.contains("fatal: ") || said.contains("error: ");
     let class = match e.class() {
+        _ if gave_up => Class::Protocol,
         ErrorClass::Os | ErrorClass::Filesystem => Class::Io,
         ErrorClass::Net | ErrorClass::Ssh => Class::Unreachable,
         _ => Class::Protocol,
@@ -214,24 +217,30 @@ fn peel(repo: &Repository, object: Oid, tip: &Tip) -> Result<Commit> {
     Ok(commit.id().into())
 }
 
-/// A kernel lock on the repository for one step; waits while another run takes that step.
+/// What is done to a repository by one process at a time.
+#[derive(Clone, Copy)]
+pub enum Step {
+    Fetch,
+    Record,
+}
+
+/// A kernel lock on the repository for one step; waits while another run takes that step. It lies on
+/// folders that are there anyway, so it leaves no file.
 pub struct Lock(#[allow(dead_code, reason = "held for its lock")] File);
 
 impl Lock {
-    pub fn take(repository: &Path, name: &str) -> Result<Lock> {
-        let path = repository.join(name);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
-        let file = file.with_context(|| path.display().to_string())?;
-        FileExt::lock_exclusive(&file).with_context(|| path.display().to_string())?;
-        Ok(Lock(file))
+    pub fn take(repository: &Path, step: Step) -> Result<Lock> {
+        let path = repository.join(match step {
+            Step::Fetch => "objects",
+            Step::Record => "refs",
+        });
+        let folder = File::open(&path).with_context(|| path.display().to_string())?;
+        FileExt::lock_exclusive(&folder).with_context(|| path.display().to_string())?;
+        Ok(Lock(folder))
     }
 }
 
-/// Removes what a fetch that was killed left. Only with `fetch.lock` held.
+/// Removes what a fetch that was killed left. Only with the lock for [`Step::Fetch`].
 fn clean_packs(repository: &Path) -> Result<()> {
     let folder = repository.join("objects/pack");
     for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
@@ -247,7 +256,7 @@ fn clean_packs(repository: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes lock files of refs that a killed run left. Only with `refs.lock` held.
+/// Removes lock files of refs that a killed run left. Only with the lock for [`Step::Record`].
 pub fn clean_refs(repository: &Path) -> Result<()> {
     for name in ["HEAD.lock", "config.lock", "packed-refs.lock"] {
         remove_if_there(&repository.join(name))?;

@@ -93,11 +93,45 @@ pub fn begun(state: &State, facts: &Facts) -> State {
         release: facts.release.clone(),
         at: facts.began,
         run: facts.run.clone(),
+        told: false,
     };
     State {
         started: Some(started),
         ..state.clone()
     }
+}
+
+/// What is written, first thing, about a deploy that a killed run left without an end.
+pub fn interrupted(
+    state: &State,
+    from: Option<&Commit>,
+    reference: &str,
+    who: &str,
+    now: Timestamp,
+) -> Option<(State, Run)> {
+    let started = state.started.as_ref().filter(|s| !s.told)?;
+    let run = Run {
+        id: started.run.clone(),
+        kind: Kind::Deploy,
+        outcome: Ending::Interrupted,
+        from: from.cloned(),
+        to: started.commit.clone(),
+        reference: reference.to_owned(),
+        who: who.to_owned(),
+        started: started.at,
+        ended: None,
+        exit: None,
+        error: Some("the run was killed, or the machine went down".into()),
+        ms: BTreeMap::new(),
+    };
+    Some((told(state.clone()), run))
+}
+
+fn told(mut state: State) -> State {
+    if let Some(started) = &mut state.started {
+        started.told = true;
+    }
+    state
 }
 
 /// The state after it. `state` is the one from before the deploy.

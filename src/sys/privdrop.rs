@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, getresgid, getresuid, setgid, setgroups, setresuid, setsid};
 
@@ -102,16 +102,23 @@ impl Identity {
 
 /// Cron and shells hand down ignored signals and poller itself blocks some; a script expects neither.
 fn default_signals() -> io::Result<()> {
-    for which in [
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGPIPE,
-        Signal::SIGTERM,
-        Signal::SIGCHLD,
-    ] {
-        // SAFETY: SIG_DFL installs no handler.
-        unsafe { signal(which, SigHandler::SigDfl) }?;
+    // The kernel's struct sigaction, all zero: SIG_DFL, no flags, nothing masked.
+    let default = [0u64; 4];
+    for signal in (1..=64).filter(|s| ![libc::SIGKILL, libc::SIGSTOP].contains(s)) {
+        // By the system call: the C library keeps two signals for itself and refuses to reset them.
+        // SAFETY: `default` is as large as the kernel's struct, and no handler is installed.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                8usize,
+            )
+        };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     Ok(())

@@ -25,7 +25,11 @@ impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Cause::Signal(name) => write!(f, "{name}"),
-            Cause::Deadline(limit) => write!(f, "the run's deadline of {} s", limit.as_secs()),
+            Cause::Deadline(limit) => write!(
+                f,
+                "the run's deadline of {}",
+                crate::report::duration(*limit)
+            ),
         }
     }
 }

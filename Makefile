@@ -1,0 +1,115 @@
+# make demo       build poller and watch it do its main job, on a throwaway git server
+# make test       everything that must hold: lint, then all tests
+# make build      the program as it is installed: target/release/poller
+# make install    put it and what goes with it under DESTDIR; enables nothing
+#
+# On Debian, with Rust (https://rustup.rs), a C compiler and make. What else demo and test
+# need is installed as root or by passwordless sudo; otherwise they say what to install.
+
+PREFIX  = /usr
+DESTDIR =
+CARGO   = cargo
+TARGET  = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+
+# Used when cargo does not have them already; they are kept out of the way, in $(TARGET)/tools.
+NEXTEST_VERSION = 0.9.128
+DENY_VERSION    = 0.20.2
+
+DEMO_PACKAGES = git openssh-client openssh-server bsdutils
+TEST_PACKAGES = $(DEMO_PACKAGES) cron logrotate mandoc procps psmisc shellcheck strace sudo systemd util-linux
+
+SCRIPTS = .ci/run tools/demo.sh tools/packages.sh packaging/examples/django/deploy.sh
+PAGES   = docs/man/poller.8 docs/man/poller.toml.5
+
+SHELL = /bin/bash
+.SHELLFLAGS = -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL = help
+.PHONY: help demo test lint bench build install uninstall packages nextest deny
+
+export PATH := $(abspath $(TARGET))/tools/bin:$(PATH)
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo:
+	@tools/packages.sh $(DEMO_PACKAGES)
+	$(CARGO) build --locked
+	@tools/demo.sh $(TARGET)/debug/poller
+
+test: packages nextest lint
+	$(CARGO) nextest run --locked
+
+lint: packages deny
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) deny --locked --log-level error check bans licenses sources
+	shellcheck $(SCRIPTS)
+	mandoc -T lint -W warning $(PAGES)
+
+bench:
+	$(CARGO) bench --locked
+
+build:
+	$(CARGO) build --release --locked
+
+packages:
+	@tools/packages.sh $(TEST_PACKAGES)
+
+# Built without optimisation: a minute instead of several, for tools that run for seconds.
+INSTALL_TOOL = env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --debug --root $(TARGET)/tools
+
+nextest:
+	@$(CARGO) nextest --version >/dev/null 2>&1 || { echo "installing cargo-nextest $(NEXTEST_VERSION)"; \
+	    $(INSTALL_TOOL) cargo-nextest --version $(NEXTEST_VERSION) --no-default-features --features default-no-update; }
+
+deny:
+	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "installing cargo-deny $(DENY_VERSION)"; \
+	    $(INSTALL_TOOL) cargo-deny --version $(DENY_VERSION); }
+
+# --- installing ---------------------------------------------------------------------------------
+# What lies below /etc belongs to the administrator: it is put there once and then left alone.
+
+BIN   = $(DESTDIR)$(PREFIX)/bin
+LIB   = $(DESTDIR)$(PREFIX)/lib
+SHARE = $(DESTDIR)$(PREFIX)/share
+ETC   = $(DESTDIR)/etc
+# Debian's zsh looks below /usr and below /usr/local in folders of different names.
+ZSH   = $(SHARE)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
+BUILT = $(TARGET)/release/poller
+ONCE  = once() { if [ -e "$$3" ]; then echo "kept as it is: $$3"; else install -m "$$1" "$$2" "$$3"; fi; }
+# Files that name the program.
+PLACE = place() { sed 's|/usr/bin/poller|$(PREFIX)/bin/poller|g' "$$2" | install -m "$$1" /dev/stdin "$$3"; }
+
+install:
+	@[ -x $(BUILT) ] || { echo "$(BUILT) is not there yet, and root should not build it: make build"; exit 1; }
+	@install -d $(BIN) $(LIB)/systemd/system $(LIB)/sysusers.d $(LIB)/tmpfiles.d \
+	    $(SHARE)/man/man5 $(SHARE)/man/man8 $(SHARE)/bash-completion/completions $(ZSH) \
+	    $(SHARE)/fish/vendor_completions.d $(SHARE)/poller/cron $(SHARE)/doc/poller/examples \
+	    $(ETC)/poller/apps.d $(ETC)/logrotate.d
+	@install -d -m 0700 $(ETC)/poller/keys
+	install -m 0755 $(BUILT) $(BIN)/poller
+	@$(PLACE); place 0644 packaging/systemd/poller.service $(LIB)/systemd/system/poller.service
+	@$(PLACE); place 0644 cron/poller $(SHARE)/poller/cron/poller
+	@install -m 0644 packaging/systemd/poller.timer $(LIB)/systemd/system/poller.timer
+	@install -m 0644 packaging/sysusers.d/poller.conf $(LIB)/sysusers.d/poller.conf
+	@install -m 0644 packaging/tmpfiles.d/poller.conf $(LIB)/tmpfiles.d/poller.conf
+	@$(ONCE); once 0644 logrotate/poller $(ETC)/logrotate.d/poller
+	@$(ONCE); for file in poller.toml known_hosts apps.d/todo.toml.sample; do \
+	    once 0644 etc/poller/$$file $(ETC)/poller/$$file; done
+	@install -m 0644 docs/man/poller.8 $(SHARE)/man/man8/poller.8
+	@install -m 0644 docs/man/poller.toml.5 $(SHARE)/man/man5/poller.toml.5
+	@$(BUILT) completions bash | install -m 0644 /dev/stdin $(SHARE)/bash-completion/completions/poller
+	@$(BUILT) completions zsh | install -m 0644 /dev/stdin $(ZSH)/_poller
+	@$(BUILT) completions fish | install -m 0644 /dev/stdin $(SHARE)/fish/vendor_completions.d/poller.fish
+	@install -m 0644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT docs/architecture.md $(SHARE)/doc/poller/
+	@cp -R --no-preserve=ownership packaging/examples/django packaging/sudoers $(SHARE)/doc/poller/examples/
+	@echo "installed; nothing is enabled yet. Next: README.md, \"Your first deploy\""
+
+# Leaves /etc/poller, the state, the log and the users.
+uninstall:
+	rm -rf $(BIN)/poller $(LIB)/systemd/system/poller.service $(LIB)/systemd/system/poller.timer \
+	    $(LIB)/sysusers.d/poller.conf $(LIB)/tmpfiles.d/poller.conf $(ETC)/logrotate.d/poller \
+	    $(SHARE)/man/man8/poller.8 $(SHARE)/man/man5/poller.toml.5 \
+	    $(SHARE)/bash-completion/completions/poller $(ZSH)/_poller \
+	    $(SHARE)/fish/vendor_completions.d/poller.fish $(SHARE)/poller $(SHARE)/doc/poller
