@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 
 use super::messages::{Cause, End, Keep, Kept};
 use super::wire;
-use crate::sys::privdrop::{Confinement, confine, inherited};
+use crate::sys::privdrop::{Confinement, confine, end_with_parent, inherited};
 use crate::sys::proc::{Entry, Identity, descendants, signal_all};
 use crate::sys::signals::until;
 
@@ -109,6 +109,8 @@ fn start(job: &Keep) -> Result<Pid, i32> {
         keep_below: 3,
     };
     confine(&mut command, &confinement).map_err(|_| Errno::EINVAL as i32)?;
+    // Were this process killed, nobody would hold the script to its time: it goes too.
+    end_with_parent(&mut command);
     let child = command.spawn().map_err(io)?;
     // Its end is awaited by number, with everybody else's.
     Ok(Pid::from_raw(child.id() as i32))

@@ -42,24 +42,25 @@ pub fn fetch(
     progress: impl FnMut(usize, usize, usize),
 ) -> Result<(Opened, Commit)> {
     let opened = open(request)?;
-    let object = if has(&opened.repo, &request.tip) {
-        // Fetched by a run that was cut short, or for another app: no need to ask again.
-        request.tip.object.oid()?
-    } else if request.quarantine {
-        download(&opened.repo, request, progress)?
+    let object = if request.quarantine {
+        if has(&opened.repo, &request.tip) {
+            request.tip.object.oid()?
+        } else {
+            download(&opened.repo, request, progress)?
+        }
     } else {
         let _lock = Lock::take(opened.repo.path(), Step::Fetch)?;
         clean_packs(opened.repo.path())?;
-        let done = if has(&opened.repo, &request.tip) {
-            // While this one waited, an app that shares the repository fetched it.
-            request.tip.object.oid().map_err(Into::into)
+        if has(&opened.repo, &request.tip) {
+            // Fetched by a run that was cut short, or for an app that shares the repository.
+            request.tip.object.oid()?
         } else {
-            download(&opened.repo, request, progress)
-        };
-        if done.is_err() {
-            clean_packs(opened.repo.path())?;
+            let done = download(&opened.repo, request, progress);
+            if done.is_err() {
+                clean_packs(opened.repo.path())?;
+            }
+            done?
         }
-        done?
     };
     let commit = peel(&opened.repo, object, &request.tip)?;
     Ok((opened, commit))

@@ -166,11 +166,11 @@ impl Lock {
         }
         let marker = format!("POLLER_RUN={former_run}");
         let left = || -> Vec<Entry> {
-            let Some(script) = script.as_ref().filter(|s| s.boot == proc::boot_id()) else {
-                return Vec::new();
-            };
-            // A session's number is not given out again while anyone is in it.
-            let in_session = |e: &Entry| e.session == script.pid && e.started >= script.started;
+            // A session's number is not given out again while anyone is in it; a process that left the
+            // session, or one whose number was not written down any more, is known by its environment.
+            let script = script.as_ref().filter(|s| s.boot == proc::boot_id());
+            let in_session =
+                |e: &Entry| script.is_some_and(|s| e.session == s.pid && e.started >= s.started);
             proc::all()
                 .into_iter()
                 .filter(|e| e.state != 'Z' && (in_session(e) || e.has_environment(&marker)))

@@ -168,6 +168,23 @@ pub fn die_with_parent(parent: i32) -> Result<()> {
     Ok(())
 }
 
+/// Makes `command` end when its parent does, for as long as it gains no privileges. Call after
+/// [`confine`]: the change of identity would make the kernel forget it.
+pub fn end_with_parent(command: &mut Command) {
+    let parent = nix::unistd::getpid();
+    let in_child = move || -> io::Result<()> {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // Were the parent gone already, no signal would ever come.
+        if nix::unistd::getppid() == parent {
+            Ok(())
+        } else {
+            Err(Errno::ESRCH.into())
+        }
+    };
+    // SAFETY: as in `confine`: system calls, nothing else.
+    unsafe { command.pre_exec(in_child) };
+}
+
 /// Gives descriptor `target` of the child another descriptor's file.
 pub fn pass_descriptor(
     command: &mut Command,
