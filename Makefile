@@ -24,6 +24,7 @@ PAGES   = docs/man/poller.8 docs/man/poller.toml.5
 SHELL = /bin/bash
 .SHELLFLAGS = -euo pipefail -c
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 .DEFAULT_GOAL = help
 .PHONY: help demo test lint bench build install uninstall packages nextest deny
 

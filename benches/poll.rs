@@ -25,16 +25,8 @@ struct Target {
     at_most: f64,
 }
 
-const TARGETS: [Target; 2] = [
-    Target {
-        of: Contestant::Probe,
-        at_most: 1.3,
-    },
-    Target {
-        of: Contestant::GitFetch,
-        at_most: 0.25,
-    },
-];
+const TARGETS: [Target; 2] =
+    [Target { of: Contestant::Probe, at_most: 1.3 }, Target { of: Contestant::GitFetch, at_most: 0.25 }];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -59,10 +51,8 @@ fn bench() {
     let rounds = rounds.map_or(ROUNDS, |text| text.parse().expect("ROUNDS is a number"));
     assert!(rounds > 0, "ROUNDS is a number above 0");
     let worlds = SIZES.map(World::new);
-    let courses: Vec<(&World, Contestant)> = worlds
-        .iter()
-        .flat_map(|world| Contestant::ALL.map(|contestant| (world, contestant)))
-        .collect();
+    let courses: Vec<(&World, Contestant)> =
+        worlds.iter().flat_map(|world| Contestant::ALL.map(|contestant| (world, contestant))).collect();
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); courses.len()];
     for round in 0..WARM_UP + rounds {
         for step in 0..courses.len() {
@@ -77,9 +67,7 @@ fn bench() {
     let results: Vec<Summary> = courses
         .iter()
         .zip(&samples)
-        .map(|((world, contestant), samples)| {
-            Summary::of(samples, largest_process(&world.command(*contestant)))
-        })
+        .map(|((world, contestant), samples)| Summary::of(samples, largest_process(&world.command(*contestant))))
         .collect();
     for world in &worlds {
         // Each round, and the one for the memory.
@@ -106,9 +94,7 @@ fn bench() {
 
 fn print_table(refs: usize, results: &[Summary]) {
     let wall_of = |contestant: Contestant| results[contestant as usize].wall;
-    println!(
-        "| {refs} references | wall, ms | middle half | CPU, ms | memory, MiB | × probe | × fetch |"
-    );
+    println!("| {refs} references | wall, ms | middle half | CPU, ms | memory, MiB | × probe | × fetch |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     for (contestant, result) in Contestant::ALL.into_iter().zip(results) {
         println!(

@@ -41,10 +41,7 @@ impl TryFrom<String> for Commit {
         if text.len() == 40 && text.bytes().all(is_hex) {
             Ok(Commit(text))
         } else {
-            Err(format!(
-                "`{}` is not a commit's name (40 hexadecimal digits)",
-                text.escape_debug()
-            ))
+            Err(format!("`{}` is not a commit's name (40 hexadecimal digits)", text.escape_debug()))
         }
     }
 }

@@ -41,21 +41,12 @@ fn run() -> ExitCode {
         Err(e) => {
             // --help and --version come this way too; nothing is left to say when the terminal is gone.
             let _ = e.print();
-            return if e.use_stderr() {
-                ExitCode::from(Class::Usage.exit_code())
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if e.use_stderr() { ExitCode::from(Class::Usage.exit_code()) } else { ExitCode::SUCCESS };
         }
     };
     match cli.command {
         Some(cli::Command::Completions { shell }) => {
-            clap_complete::generate(
-                shell,
-                &mut cli::Cli::command(),
-                "poller",
-                &mut std::io::stdout(),
-            );
+            clap_complete::generate(shell, &mut cli::Cli::command(), "poller", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
         None if cli.dry_run => ExitCode::from(commands::dry_run::run(&cli)),

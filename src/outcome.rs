@@ -74,10 +74,7 @@ const PRECEDENCE: [u8; 10] = [64, 70, 78, 77, 76, 74, 1, 69, 75, 0];
 /// The exit code of a run whose apps ended with these codes.
 pub fn exit_code(codes: impl IntoIterator<Item = u8>) -> u8 {
     let rank = |code: u8| PRECEDENCE.iter().position(|&c| c == code).unwrap_or(0);
-    codes
-        .into_iter()
-        .min_by_key(|&code| rank(code))
-        .unwrap_or(0)
+    codes.into_iter().min_by_key(|&code| rank(code)).unwrap_or(0)
 }
 
 /// An error that a person will read: what happened, why, and what to do.
@@ -91,11 +88,7 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Failure {
-            class,
-            message: message.into(),
-            help: Vec::new(),
-        }
+        Failure { class, message: message.into(), help: Vec::new() }
     }
 
     /// Adds a line that says what to do.
@@ -117,9 +110,7 @@ impl Failure {
         }
         let failure = Failure::new(Class::Io, format!("{error:#}"));
         match error.chain().find_map(|e| e.downcast_ref::<io::Error>()) {
-            Some(e) if is_full(e) => {
-                failure.help("make room (df -h, df -i); the next run goes on by itself")
-            }
+            Some(e) if is_full(e) => failure.help("make room (df -h, df -i); the next run goes on by itself"),
             _ => failure,
         }
     }
@@ -127,10 +118,7 @@ impl Failure {
 
 /// Whether this error means that a disk, its inodes or a quota is used up.
 pub fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 impl fmt::Display for Failure {
@@ -145,9 +133,14 @@ impl std::error::Error for Failure {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing new.
-    Unchanged { commit: String },
+    Unchanged {
+        commit: String,
+    },
     /// Something is new, and there is a reason to leave it alone (frozen, broken, no path of interest, exit 75).
-    Skipped { commit: String, why: String },
+    Skipped {
+        commit: String,
+        why: String,
+    },
     Deployed {
         from: Option<String>,
         to: String,

@@ -21,8 +21,7 @@ fn cron_accepts_the_name_the_ending_and_every_line_of_the_drop_in() {
     let path = shipped("cron/poller");
     let name = path.file_name().unwrap().to_str().unwrap();
     assert!(
-        name.chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'),
+        name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'),
         "cron passes over a file named {name}"
     );
     let metadata = fs::symlink_metadata(&path).unwrap();
@@ -30,22 +29,16 @@ fn cron_accepts_the_name_the_ending_and_every_line_of_the_drop_in() {
     assert_eq!(metadata.mode() & 0o111, 0, "a crontab is no program");
 
     let text = read("cron/poller");
-    assert!(
-        text.ends_with('\n'),
-        "cron passes over a file without a final newline"
-    );
+    assert!(text.ends_with('\n'), "cron passes over a file without a final newline");
     assert!(!text.contains('\r'));
     for line in text.lines().filter(|line| !is_comment(line)) {
-        let is_setting = line.split_once('=').is_some_and(|(name, _)| {
-            !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
-        });
+        let is_setting = line
+            .split_once('=')
+            .is_some_and(|(name, _)| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
         if !is_setting {
             let fields: Vec<_> = line.split_whitespace().collect();
             assert_eq!(&fields[..6], ["*/5", "*", "*", "*", "*", "root"], "{line}");
-            assert!(
-                !line.contains('%'),
-                "cron would read % as a newline: {line}"
-            );
+            assert!(!line.contains('%'), "cron would read % as a newline: {line}");
         }
     }
 }
@@ -75,16 +68,8 @@ fn cron_polls_where_no_timer_does_and_stays_silent_where_one_does() {
             ),
         );
         let output = run_cron_command(&command, &booted, &bin);
-        assert_eq!(
-            stdout(&output),
-            if polls { "polled\n" } else { "" },
-            "{enabled} {active}"
-        );
-        assert_eq!(
-            stderr(&output),
-            "",
-            "anything said here is mailed every five minutes"
-        );
+        assert_eq!(stdout(&output), if polls { "polled\n" } else { "" }, "{enabled} {active}");
+        assert_eq!(stderr(&output), "", "anything said here is mailed every five minutes");
     }
 }
 
@@ -96,11 +81,7 @@ fn cron_polls_where_systemd_is_installed_but_does_not_run_the_machine() {
     world.script("bin/systemctl", "echo asked; true");
     let output = run_cron_command(&cron_command(), &world.path("not-booted"), &bin);
     assert_eq!(stdout(&output), "polled\n");
-    assert_eq!(
-        output.status.code(),
-        Some(75),
-        "the exit status is poller's"
-    );
+    assert_eq!(output.status.code(), Some(75), "the exit status is poller's");
 }
 
 #[test]
@@ -108,10 +89,7 @@ fn cron_stays_silent_after_the_package_was_removed() {
     let world = Scratch::new();
     let bin = world.folder("bin");
     let output = run_cron_command(&cron_command(), &world.path("not-booted"), &bin);
-    assert_eq!(
-        (stdout(&output), stderr(&output)),
-        (String::new(), String::new())
-    );
+    assert_eq!((stdout(&output), stderr(&output)), (String::new(), String::new()));
     assert!(output.status.success());
 }
 
@@ -129,12 +107,7 @@ fn logrotate_reads_the_drop_in_without_complaint() {
     // Checked as installed: owned by who runs logrotate, and not writable by others.
     let config = world.file("poller", &read("logrotate/poller"), 0o644);
     let state = world.path("state");
-    let output = Command::new(logrotate)
-        .arg("-d")
-        .arg("-s")
-        .arg(&state)
-        .arg(&config)
-        .output();
+    let output = Command::new(logrotate).arg("-d").arg("-s").arg(&state).arg(&config).output();
     let output = output.unwrap();
     let said = both(&output);
     assert!(output.status.success(), "{said}");
@@ -154,23 +127,12 @@ fn a_run_that_writes_during_rotation_loses_no_line_and_the_next_one_opens_the_ne
     let log = world.folder("log").join("poller.log");
     let text = read("logrotate/poller").replace("/var/log/poller/poller.log", text_of(&log));
     let config = world.file("poller", &text, 0o644);
-    let open = || {
-        fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&log)
-            .unwrap()
-    };
+    let open = || fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
 
     let mut at_work = open();
     writeln!(at_work, "before").unwrap();
     let state = world.path("state");
-    let output = Command::new(logrotate)
-        .arg("-f")
-        .arg("-s")
-        .arg(&state)
-        .arg(&config)
-        .output();
+    let output = Command::new(logrotate).arg("-f").arg("-s").arg(&state).arg(&config).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", both(&output));
     writeln!(at_work, "after").unwrap();
@@ -195,26 +157,17 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let world = Scratch::new();
     let units = [
         startable(&world, "packaging/systemd/poller.service"),
-        world.file(
-            "poller.timer",
-            &read("packaging/systemd/poller.timer"),
-            0o644,
-        ),
+        world.file("poller.timer", &read("packaging/systemd/poller.timer"), 0o644),
         startable(&world, "packaging/examples/django/todo_gunicorn.service"),
     ];
-    let output = Command::new(analyze)
-        .args(["verify", "--man=no", "--recursive-errors=no"])
-        .args(&units)
-        .output()
-        .unwrap();
+    let output =
+        Command::new(analyze).args(["verify", "--man=no", "--recursive-errors=no"]).args(&units).output().unwrap();
     let said = both(&output);
     assert!(output.status.success(), "{said}");
     // A misspelt directive is only a warning, and the status stays 0. What other units
     // of this machine are warned about is not ours.
     let ours = ["poller.service", "poller.timer", "todo_gunicorn.service"];
-    let complaint = said
-        .lines()
-        .find(|line| ours.iter().any(|unit| line.contains(unit)));
+    let complaint = said.lines().find(|line| ours.iter().any(|unit| line.contains(unit)));
     assert_eq!(complaint, None, "{said}");
 }
 
@@ -256,23 +209,16 @@ fn the_service_leaves_out_what_would_break_sudo_deploys_and_locks() {
         "LogsDirectory",
     ];
     for directive in harmful {
-        assert!(
-            !set.contains(&directive),
-            "{directive}= is explained in the file, not set"
-        );
+        assert!(!set.contains(&directive), "{directive}= is explained in the file, not set");
     }
-    assert!(
-        unit.contains("\nProtectSystem=full\n"),
-        "strict would close /srv and /var/www"
-    );
+    assert!(unit.contains("\nProtectSystem=full\n"), "strict would close /srv and /var/www");
     assert!(unit.contains("\nSuccessExitStatus=75\n"));
     assert!(unit.contains("\nKillMode=mixed\n"));
 }
 
 #[test]
 fn sysusers_makes_the_fetch_user_and_tmpfiles_gives_it_its_folder_and_no_other() {
-    let (Some(sysusers), Some(tmpfiles)) = (tool("systemd-sysusers"), tool("systemd-tmpfiles"))
-    else {
+    let (Some(sysusers), Some(tmpfiles)) = (tool("systemd-sysusers"), tool("systemd-tmpfiles")) else {
         return;
     };
     if !root() {
@@ -284,17 +230,11 @@ fn sysusers_makes_the_fetch_user_and_tmpfiles_gives_it_its_folder_and_no_other()
     fs::write(etc.join("group"), "root:x:0:\nadm:x:4:\n").unwrap();
 
     let in_world = format!("--root={}", text_of(&world.0));
-    let output = Command::new(sysusers)
-        .arg(&in_world)
-        .arg(shipped("packaging/sysusers.d/poller.conf"))
-        .output()
-        .unwrap();
+    let output =
+        Command::new(sysusers).arg(&in_world).arg(shipped("packaging/sysusers.d/poller.conf")).output().unwrap();
     assert!(output.status.success(), "{}", both(&output));
     let passwd = fs::read_to_string(etc.join("passwd")).unwrap();
-    let account = passwd
-        .lines()
-        .find(|line| line.starts_with("poller:"))
-        .expect(&passwd);
+    let account = passwd.lines().find(|line| line.starts_with("poller:")).expect(&passwd);
     let account: Vec<_> = account.split(':').collect();
     assert_eq!(&account[5..], ["/var/lib/poller", "/usr/sbin/nologin"]);
     let (uid, gid) = (account[2].parse().unwrap(), account[3].parse().unwrap());
@@ -321,11 +261,7 @@ fn visudo_accepts_the_sudoers_sample() {
     let Some(visudo) = tool("visudo") else { return };
     let world = Scratch::new();
     let sample = world.file("poller-todo", &read("packaging/sudoers/poller-todo"), 0o440);
-    let output = Command::new(visudo)
-        .arg("-cf")
-        .arg(&sample)
-        .output()
-        .unwrap();
+    let output = Command::new(visudo).arg("-cf").arg(&sample).output().unwrap();
     assert!(output.status.success(), "{}", both(&output));
 }
 
@@ -333,10 +269,7 @@ fn visudo_accepts_the_sudoers_sample() {
 fn the_sudoers_sample_allows_one_exact_command_and_nothing_like_it() {
     let path = shipped("packaging/sudoers/poller-todo");
     let name = path.file_name().unwrap().to_str().unwrap();
-    assert!(
-        !name.contains('.') && !name.ends_with('~'),
-        "sudo passes over {name}"
-    );
+    assert!(!name.contains('.') && !name.ends_with('~'), "sudo passes over {name}");
 
     let rules: String = read("packaging/sudoers/poller-todo")
         .lines()
@@ -344,10 +277,7 @@ fn the_sudoers_sample_allows_one_exact_command_and_nothing_like_it() {
         .collect::<Vec<_>>()
         .join("\n")
         .replace("\\\n", " ");
-    assert!(
-        !rules.contains(['*', '?', '[', '!']),
-        "a wildcard matches more than it seems to"
-    );
+    assert!(!rules.contains(['*', '?', '[', '!']), "a wildcard matches more than it seems to");
     let commands: Vec<_> = rules
         .lines()
         .find_map(|line| line.strip_prefix("Cmnd_Alias POLLER_TODO = "))
@@ -355,16 +285,9 @@ fn the_sudoers_sample_allows_one_exact_command_and_nothing_like_it() {
         .split(',')
         .map(|command| command.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect();
-    let expected = [
-        "/usr/bin/systemctl restart todo_gunicorn.service",
-        "/bin/systemctl restart todo_gunicorn.service",
-    ];
+    let expected = ["/usr/bin/systemctl restart todo_gunicorn.service", "/bin/systemctl restart todo_gunicorn.service"];
     assert_eq!(commands, expected);
-    assert!(
-        rules
-            .lines()
-            .any(|line| line == "gunicorn ALL = (root) NOPASSWD: POLLER_TODO")
-    );
+    assert!(rules.lines().any(|line| line == "gunicorn ALL = (root) NOPASSWD: POLLER_TODO"));
 
     // The same letters in the app that goes with it.
     let app = read("packaging/examples/django/todo.toml");
@@ -379,11 +302,7 @@ fn every_pinned_key_has_the_fingerprint_that_its_comment_gives() {
         return;
     };
     let path = shipped("etc/poller/known_hosts");
-    let output = Command::new(ssh_keygen)
-        .arg("-lf")
-        .arg(&path)
-        .output()
-        .unwrap();
+    let output = Command::new(ssh_keygen).arg("-lf").arg(&path).output().unwrap();
     assert!(output.status.success(), "{}", both(&output));
     // "256 SHA256:… github.com (ED25519)", a line a key, in the order of the file.
     let printed = stdout(&output);
@@ -395,28 +314,14 @@ fn every_pinned_key_has_the_fingerprint_that_its_comment_gives() {
 
     let text = read("etc/poller/known_hosts");
     let lines: Vec<_> = text.lines().collect();
-    let keys: Vec<_> = (0..lines.len())
-        .filter(|&n| !is_comment(lines[n]))
-        .collect();
+    let keys: Vec<_> = (0..lines.len()).filter(|&n| !is_comment(lines[n])).collect();
     assert_eq!(keys.len(), printed.len());
     for (&n, &(fingerprint, host)) in keys.iter().zip(&printed) {
         let fields: Vec<_> = lines[n].split(' ').collect();
         assert_eq!(fields[0], host);
-        assert!(
-            ["ssh-ed25519", "ecdsa-sha2-nistp256"].contains(&fields[1]),
-            "not verified by poller: {}",
-            lines[n]
-        );
-        assert_eq!(
-            lines[n - 1],
-            format!("# {fingerprint}"),
-            "above {host} {}",
-            fields[1]
-        );
-        assert!(
-            lines[n - 2].starts_with("# https://"),
-            "where {host} publishes it"
-        );
+        assert!(["ssh-ed25519", "ecdsa-sha2-nistp256"].contains(&fields[1]), "not verified by poller: {}", lines[n]);
+        assert_eq!(lines[n - 1], format!("# {fingerprint}"), "above {host} {}", fields[1]);
+        assert!(lines[n - 2].starts_with("# https://"), "where {host} publishes it");
     }
 }
 
@@ -428,11 +333,7 @@ fn shellcheck_finds_nothing_in_the_example_script() {
         return;
     };
     let script = shipped("packaging/examples/django/deploy.sh");
-    assert_ne!(
-        fs::metadata(&script).unwrap().mode() & 0o100,
-        0,
-        "must be executable"
-    );
+    assert_ne!(fs::metadata(&script).unwrap().mode() & 0o100, 0, "must be executable");
     let output = Command::new(shellcheck).arg(&script).output().unwrap();
     assert!(output.status.success(), "{}", both(&output));
 }
@@ -487,11 +388,7 @@ impl Release {
         world.script("tools/pip", "echo \"pip $1\" >> done\ntest ! -e fail-pip");
         world.script("tools/python", "echo \"$2\" >> done");
         world.file("requirements.txt", "django==5.2\n", 0o644);
-        world.file(
-            "deploy.sh",
-            &read("packaging/examples/django/deploy.sh"),
-            0o755,
-        );
+        world.file("deploy.sh", &read("packaging/examples/django/deploy.sh"), 0o755);
         Release { world }
     }
 
@@ -505,11 +402,7 @@ impl Release {
             .env("POLLER_REASON", reason)
             .output()
             .unwrap();
-        output
-            .status
-            .success()
-            .then_some(())
-            .ok_or_else(|| both(&output))
+        output.status.success().then_some(()).ok_or_else(|| both(&output))
     }
 
     /// What was done since the last call.
@@ -554,10 +447,7 @@ fn both(output: &Output) -> String {
 /// The command of the drop-in's only job, as cron hands it to the shell.
 fn cron_command() -> String {
     let text = read("cron/poller");
-    let job = text
-        .lines()
-        .find(|line| line.starts_with("*/5 "))
-        .expect("a job");
+    let job = text.lines().find(|line| line.starts_with("*/5 ")).expect("a job");
     job.split_once(" root ").expect("run by root").1.to_owned()
 }
 
@@ -567,13 +457,7 @@ fn run_cron_command(command: &str, booted: &Path, bin: &Path) -> Output {
     let command = command
         .replace("/run/systemd/system", text_of(booted))
         .replace("/usr/bin/poller", text_of(&bin.join("poller")));
-    Command::new("/bin/sh")
-        .args(["-c", &command])
-        .env_clear()
-        .env("PATH", bin)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    Command::new("/bin/sh").args(["-c", &command]).env_clear().env("PATH", bin).stdin(Stdio::null()).output().unwrap()
 }
 
 /// A copy of a unit whose program exists here: systemd-analyze looks for it.
@@ -611,11 +495,7 @@ fn root() -> bool {
 }
 
 fn skip(why: &str) {
-    assert_ne!(
-        env::var_os("CI").as_deref(),
-        Some(OsStr::new("true")),
-        "{why}"
-    );
+    assert_ne!(env::var_os("CI").as_deref(), Some(OsStr::new("true")), "{why}");
     println!("skipped: {why}");
 }
 

@@ -105,13 +105,13 @@ make_world() {
     chmod 0755 "$world"
     cd "$world"
     umask 022
-    mkdir -p etc/apps.d etc/keys server site work
+    mkdir -p etc/apps.d etc/keys server site dev
 
     # Nobody's own git configuration has a say here, and no hook of it runs.
-    export GIT_CONFIG_GLOBAL=$world/work/gitconfig GIT_CONFIG_NOSYSTEM=1
+    export GIT_CONFIG_GLOBAL=$world/dev/gitconfig GIT_CONFIG_NOSYSTEM=1
     unset "${!GIT_DIR@}" GIT_WORK_TREE GIT_INDEX_FILE XDG_CONFIG_HOME
     printf '%s\n' '[user]' 'name = Ada' 'email = ada@example.org' '[init]' 'defaultBranch = main' \
-        '[safe]' 'directory = *' >work/gitconfig
+        '[safe]' 'directory = *' >dev/gitconfig
 
     git_user=$(id -un) deploy_lines=''
     if [ "$EUID" = 0 ]; then
@@ -148,15 +148,15 @@ make_world() {
 		script = "./deploy.sh"
 	CONFIG
 
-    git clone -q server/site.git work/site 2>/dev/null
-    echo 'Hello' >work/site/index.html
+    git clone -q server/site.git dev/site 2>/dev/null
+    echo 'Hello' >dev/site/index.html
     # shellcheck disable=SC2016
     printf '%s\n' '#!/bin/sh' 'grep Hello index.html || { echo "no greeting, no deploy" >&2; exit 1; }' \
-        >work/site/deploy.sh
-    chmod +x work/site/deploy.sh
-    git -C work/site add .
-    git -C work/site commit -qm 'A site that greets'
-    git -C work/site push -q origin main
+        >dev/site/deploy.sh
+    chmod +x dev/site/deploy.sh
+    git -C dev/site add .
+    git -C dev/site commit -qm 'A site that greets'
+    git -C dev/site push -q origin main
     PATH=$(dirname -- "$poller"):$PATH
 }
 
@@ -189,8 +189,8 @@ says() { [[ $said == *"$1"* ]] || fail "that should have said: $1"; }
 is_silent() { [ -z "$said" ] || fail "that should have said nothing"; }
 is_live() { [ "$(cat site/current/index.html)" = "$1" ] || fail "\"$1\" should be live now"; }
 push() { # CONTENT SUBJECT
-    echo "$1" >work/site/index.html
-    run "git -C work/site commit -qam '$2' && git -C work/site push -q"
+    echo "$1" >dev/site/index.html
+    run "git -C dev/site commit -qam '$2' && git -C dev/site push -q"
     exits 0
 }
 poll='poller --config etc/poller.toml'

@@ -79,10 +79,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
 impl Summary {
     pub fn of(samples: &[Sample], memory: u64) -> Summary {
         let milliseconds = |of: fn(&Sample) -> Duration| {
-            let mut all: Vec<f64> = samples
-                .iter()
-                .map(|sample| of(sample).as_secs_f64() * 1000.0)
-                .collect();
+            let mut all: Vec<f64> = samples.iter().map(|sample| of(sample).as_secs_f64() * 1000.0).collect();
             all.sort_by(f64::total_cmp);
             all
         };
@@ -100,9 +97,6 @@ impl Summary {
 /// The value that `part` of all are below; between two, on the line that joins them.
 fn at(sorted: &[f64], part: f64) -> f64 {
     let place = part * (sorted.len() - 1) as f64;
-    let (below, above) = (
-        sorted[place.floor() as usize],
-        sorted[place.ceil() as usize],
-    );
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     below + (above - below) * place.fract()
 }

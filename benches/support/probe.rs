@@ -23,10 +23,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let port = port.parse().expect("a port");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let tip = runtime.block_on(async {
         let mut stream = connect(port, user, key, host_key, repository).await?;
         ask(&mut stream).await
@@ -108,10 +105,7 @@ struct Pinned(PublicKey);
 impl Handler for Pinned {
     type Error = russh::Error;
 
-    async fn check_server_key(
-        &mut self,
-        shown: &PublicKeyOrCertificate,
-    ) -> Result<bool, russh::Error> {
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
         Ok(shown.public_key().key_data() == self.0.key_data())
     }
 }
@@ -120,11 +114,7 @@ impl Handler for Pinned {
 struct Prompt(TcpStream);
 
 impl AsyncRead for Prompt {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let done = Pin::new(&mut self.0).poll_read(cx, buffer);
         if done.is_ready() {
             let _ = socket2::SockRef::from(&self.0).set_tcp_quickack(true);
@@ -134,11 +124,7 @@ impl AsyncRead for Prompt {
 }
 
 impl AsyncWrite for Prompt {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 

@@ -18,15 +18,18 @@ pub enum Contestant {
     Poller,
     Probe,
     GitFetch,
+    /// The key exchange that poller and an OpenSSH of before 9.9 agree on, in place of ssh's own choice.
+    GitFetchCurve25519,
     GitLsRemote,
     Ssh,
 }
 
 impl Contestant {
-    pub const ALL: [Contestant; 5] = [
+    pub const ALL: [Contestant; 6] = [
         Contestant::Poller,
         Contestant::Probe,
         Contestant::GitFetch,
+        Contestant::GitFetchCurve25519,
         Contestant::GitLsRemote,
         Contestant::Ssh,
     ];
@@ -36,6 +39,7 @@ impl Contestant {
             Contestant::Poller => "`poller`, the whole unchanged run",
             Contestant::Probe => "a bare russh probe",
             Contestant::GitFetch => "`git fetch --dry-run`",
+            Contestant::GitFetchCurve25519 => "the same over curve25519",
             Contestant::GitLsRemote => "`git ls-remote`",
             Contestant::Ssh => "`ssh host true`",
         }
@@ -63,13 +67,8 @@ impl World {
         fs::copy(root.join("key.pub"), root.join("authorized_keys")).expect("authorized_keys");
         let (port, sshd) = start_sshd(&root);
         let me = User::from_uid(Uid::current()).expect("who runs this");
-        let mut world = World {
-            root,
-            sshd,
-            port,
-            login: me.expect("an entry for who runs this").name,
-            users: Vec::new(),
-        };
+        let mut world =
+            World { root, sshd, port, login: me.expect("an entry for who runs this").name, users: Vec::new() };
         world.write_known_hosts();
         world.make_repositories(refs);
         world.configure();
@@ -78,11 +77,7 @@ impl World {
     }
 
     pub fn who() -> &'static str {
-        if Uid::effective().is_root() {
-            "as root, with a fetch user and a deploy user"
-        } else {
-            "as one ordinary user"
-        }
+        if Uid::effective().is_root() { "as root, with a fetch user and a deploy user" } else { "as one ordinary user" }
     }
 
     /// With the environment that cron gives, and nothing of the user's own configuration.
@@ -101,7 +96,7 @@ impl World {
                 probe.args([key, host_key, self.root.join("server.git")]);
                 probe
             }
-            Contestant::GitFetch => {
+            Contestant::GitFetch | Contestant::GitFetchCurve25519 => {
                 let mut git = git();
                 git.arg("-C").arg(self.root.join("clone"));
                 git.args(["fetch", "--dry-run"]);
@@ -120,7 +115,10 @@ impl World {
                 ssh
             }
         };
-        let ssh = format!("ssh {}", self.ssh_options().join(" "));
+        let mut ssh = format!("ssh {}", self.ssh_options().join(" "));
+        if contestant == Contestant::GitFetchCurve25519 {
+            ssh += " -oKexAlgorithms=curve25519-sha256";
+        }
         command.env_clear().env("PATH", "/usr/bin:/bin");
         command.env("HOME", &self.root).env("GIT_SSH_COMMAND", ssh);
         without_configuration(&mut command);
@@ -206,9 +204,8 @@ impl World {
             deploy_user = format!("user = \"{}\"\n", deployer.name);
         }
         let at = root.display();
-        let host = format!(
-            "{fetch_user}[paths]\nstate = \"{at}/state\"\nrun = \"{at}/run\"\nlog = \"{at}/poller.log\"\n"
-        );
+        let host =
+            format!("{fetch_user}[paths]\nstate = \"{at}/state\"\nrun = \"{at}/run\"\nlog = \"{at}/poller.log\"\n");
         fs::write(root.join("poller.toml"), host).expect("poller.toml");
         let app = format!(
             "[source]\nurl = \"{}\"\nbranch = \"main\"\nidentity = \"key\"\n\
@@ -284,17 +281,19 @@ fn start_sshd(root: &Path) -> (u16, Child) {
     let port = free.local_addr().expect("a port").port();
     drop(free);
     let at = root.display();
+    // HOME: what the user's shell reads at its start can take longer than all the rest.
     let configuration = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {at}/host_key\nPidFile none\n\
          AuthorizedKeysFile {at}/authorized_keys\nStrictModes no\nUsePAM no\n\
          PermitRootLogin prohibit-password\nPasswordAuthentication no\nPrintMotd no\n\
          KbdInteractiveAuthentication no\nMaxStartups 500:30:1000\n\
-         AcceptEnv GIT_PROTOCOL\nLogLevel ERROR\n"
+         AcceptEnv GIT_PROTOCOL\nSetEnv HOME={at}\nLogLevel ERROR\n"
     );
     fs::write(root.join("sshd_config"), configuration).expect("sshd_config");
     let mut sshd = Command::new("/usr/sbin/sshd");
     sshd.args(["-D", "-e", "-f"]).arg(root.join("sshd_config"));
-    sshd.stdin(Stdio::null()).stdout(Stdio::null());
+    let log = fs::File::create(root.join("sshd.log")).expect("sshd's log");
+    sshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let mut sshd = sshd.spawn().expect("/usr/sbin/sshd");
     for _ in 0..500 {
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
@@ -306,5 +305,6 @@ fn start_sshd(root: &Path) -> (u16, Child) {
         std::thread::sleep(Duration::from_millis(10));
     }
     let _ = sshd.kill();
+    let _ = sshd.wait();
     panic!("sshd does not answer on port {port}");
 }

@@ -27,7 +27,7 @@ pub fn run(cli: &Cli) -> u8 {
         Ok(code) => code,
         Err(e) => {
             let failure = Failure::of(e);
-            super::poll::report_global(&console, &failure);
+            crate::report::run::global(&console, &failure);
             failure.class.exit_code()
         }
     }
@@ -64,37 +64,17 @@ fn look(cli: &Cli, console: &Console) -> Result<u8> {
     let mut views = Vec::new();
     let asked: Vec<&Prepared> = prepared.iter().collect();
     let mut answers = Vec::new();
-    supervisor::probe(
-        &asked,
-        fetch.as_ref(),
-        config.host.jobs,
-        &stop,
-        |index, probed| answers.push((index, probed)),
-    );
+    supervisor::probe(&asked, fetch.as_ref(), config.host.jobs, &stop, |index, probed| answers.push((index, probed)));
     answers.sort_by_key(|(index, _)| *index);
     for (index, probed) in answers {
-        match view(
-            &prepared[index],
-            probed,
-            fetch.as_ref(),
-            &stop,
-            force,
-            console,
-        ) {
+        match view(&prepared[index], probed, fetch.as_ref(), &stop, force, console) {
             Ok(view) => views.push(view),
             Err(e) => failures.push((prepared[index].app.name.as_str().to_owned(), Failure::of(e))),
         }
     }
     if cli.json {
-        let apps: Vec<Value> = views
-            .iter()
-            .map(as_json)
-            .chain(failures.iter().map(failure_json))
-            .collect();
-        println!(
-            "{:#}",
-            json!({ "schema": 1, "dry_run": true, "host": config.host.name, "apps": apps })
-        );
+        let apps: Vec<Value> = views.iter().map(as_json).chain(failures.iter().map(failure_json)).collect();
+        println!("{:#}", json!({ "schema": 1, "dry_run": true, "host": config.host.name, "apps": apps }));
     } else {
         for view in &views {
             print!("{}", as_text(view));
@@ -104,16 +84,8 @@ fn look(cli: &Cli, console: &Console) -> Result<u8> {
         }
         println!("Dry run: nothing was locked, written, moved or run.");
     }
-    let refused = views
-        .iter()
-        .filter_map(|v| v.verdict.as_ref()?.as_ref().err())
-        .map(|f| f.class.exit_code());
-    Ok(exit_code(
-        failures
-            .iter()
-            .map(|(_, f)| f.class.exit_code())
-            .chain(refused),
-    ))
+    let refused = views.iter().filter_map(|v| v.verdict.as_ref()?.as_ref().err()).map(|f| f.class.exit_code());
+    Ok(exit_code(failures.iter().map(|(_, f)| f.class.exit_code()).chain(refused)))
 }
 
 fn view<'p>(
@@ -127,38 +99,23 @@ fn view<'p>(
     let probed = probed?;
     let (journal, tip) = (probed.journal?, probed.tip?);
     let app = prepared.app;
-    let policy = Policy {
-        retries: app.deploy.retries,
-        paths: &app.source.paths,
-        force,
-    };
+    let policy = Policy { retries: app.deploy.retries, paths: &app.source.paths, force };
     let now = Timestamp::now();
     let decision = decide(&journal.state, &tip.commit, &policy, now);
-    let unforced = Policy {
-        force: Force::No,
-        ..policy
-    };
+    let unforced = Policy { force: Force::No, ..policy };
     let state = state_word(&journal.state, Some(&tip.commit), &unforced, now);
     let verdict = matches!(decision, Decision::Deploy { .. }).then(|| -> Result<Verified> {
         let mut shop = Workshop::new(app, prepared.repository.clone(), fetch, None, stop);
         shop.fetch(&prepared.origin, &tip, true, |received, total, bytes| {
             console.transfer(app.name.as_str(), received, total, bytes)
         })?;
-        let rewind = if force == Force::Yes || app.verify.allow_rewind {
-            Rewind::Allowed
-        } else {
-            Rewind::Refused
-        };
+        let rewind = if force == Force::Yes || app.verify.allow_rewind { Rewind::Allowed } else { Rewind::Refused };
         shop.verify(Verify {
             deployed: journal.state.deployed.as_ref().map(|d| d.commit.clone()),
             rewind,
             subdir: app.source.subdir.clone(),
             shared: app.target.shared.clone(),
-            paths: if force == Force::Yes {
-                Vec::new()
-            } else {
-                app.source.paths.clone()
-            },
+            paths: if force == Force::Yes { Vec::new() } else { app.source.paths.clone() },
             summary: true,
         })
     });
@@ -166,14 +123,7 @@ fn view<'p>(
     // A server that cannot be fetched from is no verdict about the commit.
     match verdict {
         Some(Err(failure)) if failure.class != Class::Refused => Err(failure.into()),
-        verdict => Ok(View {
-            prepared,
-            journal,
-            tip,
-            decision,
-            state,
-            verdict,
-        }),
+        verdict => Ok(View { prepared, journal, tip, decision, state, verdict }),
     }
 }
 
@@ -183,10 +133,7 @@ fn as_text(view: &View) -> String {
     let mut line = |key: &str, value: &str| text.push_str(&format!("  {key:<9} {value}\n"));
     let deployed = view.journal.state.deployed.as_ref();
     line("state", view.state);
-    line(
-        "ref",
-        &format!("{} of {}", view.tip.reference, app.source.url),
-    );
+    line("ref", &format!("{} of {}", view.tip.reference, app.source.url));
     let from = deployed.map_or("nothing", |d| d.commit.short());
     line("deployed", &format!("{from} → {}", view.tip.commit.short()));
     match &view.decision {
@@ -197,17 +144,13 @@ fn as_text(view: &View) -> String {
                 line("verdict", &format!("refused: {}", failure.message));
                 failure.help.iter().for_each(|help| line("", help));
             }
-            Some(Ok(found)) if found.of_no_interest => line(
-                "verdict",
-                "left alone: none of the changed files matches `[source] paths`",
-            ),
+            Some(Ok(found)) if found.of_no_interest => {
+                line("verdict", "left alone: none of the changed files matches `[source] paths`")
+            }
             verdict => {
                 line("verdict", &format!("would deploy ({why})"));
                 let found = verdict.as_ref().and_then(|v| v.as_ref().ok());
-                found
-                    .into_iter()
-                    .flat_map(|f| &f.warnings)
-                    .for_each(|warning| line("warning", warning));
+                found.into_iter().flat_map(|f| &f.warnings).for_each(|warning| line("warning", warning));
             }
         },
     }
@@ -216,34 +159,15 @@ fn as_text(view: &View) -> String {
             for commit in &summary.commits {
                 line(
                     "commit",
-                    &format!(
-                        "{} {} ({}, {})",
-                        commit.commit.short(),
-                        commit.subject,
-                        commit.author,
-                        age(commit.time)
-                    ),
+                    &format!("{} {} ({}, {})", commit.commit.short(), commit.subject, commit.author, age(commit.time)),
                 );
             }
-            more(
-                &mut line,
-                summary.commits.len(),
-                summary.commits_total,
-                "commits",
-            );
+            more(&mut line, summary.commits.len(), summary.commits_total, "commits");
             summary.files.iter().for_each(|file| line("file", file));
             more(&mut line, summary.files.len(), summary.files_total, "files");
         }
         if !found.of_no_interest {
-            line(
-                "publish",
-                &format!(
-                    "{} files, {} bytes, to {}",
-                    found.files,
-                    found.bytes,
-                    destination(view)
-                ),
-            );
+            line("publish", &format!("{} files, {} bytes, to {}", found.files, found.bytes, destination(view)));
             plan(view).iter().for_each(|step| line("run", step));
         }
     }
@@ -272,33 +196,21 @@ fn plan(view: &View) -> Vec<String> {
     let limit = deploy.timeout;
     let mut steps = Vec::new();
     let mut step = |what: &str, command: String, who: &str, limit: Duration| {
-        steps.push(format!(
-            "{what}: {command} as {who}, at most {}",
-            duration(limit)
-        ))
+        steps.push(format!("{what}: {command} as {who}, at most {}", duration(limit)))
     };
     for (what, command) in [("build", &deploy.build), ("script", &deploy.script)] {
         if let Some(command) = command {
             step(what, command.to_string(), who, limit);
         }
     }
-    let systemctl = if nix::unistd::Uid::effective().is_root() {
-        "root"
-    } else {
-        "root, by sudo -n"
-    };
+    let systemctl = if nix::unistd::Uid::effective().is_root() { "root" } else { "root, by sudo -n" };
     for (verb, units) in [("restart", &deploy.restart), ("reload", &deploy.reload)] {
         for unit in units {
             step(verb, format!("systemctl {verb} {unit}"), systemctl, limit);
         }
     }
     if let Some(health) = &app.health {
-        step(
-            "health",
-            format!("{} (up to {} times)", health.command, health.attempts),
-            who,
-            health.timeout,
-        );
+        step("health", format!("{} (up to {} times)", health.command, health.attempts), who, health.timeout);
     }
     steps.push(match deploy.on_failure {
         OnFailure::Rollback => "on failure: the former release again, and its script".to_owned(),
@@ -325,9 +237,7 @@ fn as_json(view: &View) -> Value {
         (Decision::Unchanged, _) => ("unchanged", String::new()),
         (Decision::Skip { why }, _) => ("skipped", why.clone()),
         (_, Some(Err(failure))) => ("refused", failure.message.clone()),
-        (_, Some(Ok(found))) if found.of_no_interest => {
-            ("skipped", "no path of interest changed".to_owned())
-        }
+        (_, Some(Ok(found))) if found.of_no_interest => ("skipped", "no path of interest changed".to_owned()),
         (Decision::Deploy { why, .. }, _) => ("deploy", why.to_string()),
     };
     let found = view.verdict.as_ref().and_then(|v| v.as_ref().ok());

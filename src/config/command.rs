@@ -20,16 +20,13 @@ impl Command {
         }
         match argv.first() {
             Some(program) if !program.is_empty() => Ok(Command(argv)),
-            _ => {
-                Err(Fault::new("the command is empty").help("name a program, or leave the key out"))
-            }
+            _ => Err(Fault::new("the command is empty").help("name a program, or leave the key out")),
         }
     }
 
     fn split(text: &str) -> Result<Command, Fault> {
-        let argv = shlex::split(text).ok_or_else(|| {
-            Fault::new("a quote in the command is not closed, or it ends with a backslash")
-        })?;
+        let argv = shlex::split(text)
+            .ok_or_else(|| Fault::new("a quote in the command is not closed, or it ends with a backslash"))?;
         Command::checked(argv)
     }
 

@@ -130,9 +130,7 @@ pub struct Source {
 
 impl Source {
     pub fn applies_to(&self, host_name: &str) -> bool {
-        let matches = |glob: &String| {
-            Glob::new(glob).is_ok_and(|glob| glob.compile_matcher().is_match(host_name))
-        };
+        let matches = |glob: &String| Glob::new(glob).is_ok_and(|glob| glob.compile_matcher().is_match(host_name));
         self.hosts.is_empty() || self.hosts.iter().any(matches)
     }
 }
@@ -205,36 +203,18 @@ pub fn load(file: &Path, defaults: Defaults, reader: &dyn Reader) -> Result<Conf
         Err(error) if defaults.optional_file && is_missing(&error) => String::new(),
         read => read?,
     };
-    let document = Document {
-        file: &file,
-        text: &text,
-        folder,
-    };
+    let document = Document { file: &file, text: &text, folder };
     let (host, paths, metrics) = resolve::host(&document, defaults)?;
     let (apps, broken) = load_apps(folder, &host.name, reader)?;
-    Ok(Config {
-        host,
-        paths,
-        metrics,
-        apps,
-        broken,
-    })
+    Ok(Config { host, paths, metrics, apps, broken })
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {
-    let causes = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>());
-    causes
-        .map(io::Error::kind)
-        .any(|kind| kind == io::ErrorKind::NotFound)
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.map(io::Error::kind).any(|kind| kind == io::ErrorKind::NotFound)
 }
 
-fn load_apps(
-    folder: &Path,
-    host_name: &str,
-    reader: &dyn Reader,
-) -> Result<(Vec<App>, Vec<BrokenApp>), LoadError> {
+fn load_apps(folder: &Path, host_name: &str, reader: &dyn Reader) -> Result<(Vec<App>, Vec<BrokenApp>), LoadError> {
     let mut files = reader.list(&folder.join("apps.d"))?;
     files.retain(|file| is_app_file(file));
     files.sort();
@@ -242,10 +222,7 @@ fn load_apps(
     for file in files {
         match load_app(&file, folder, host_name, &apps, reader) {
             Ok(app) => apps.push(app),
-            Err(error) => broken.push(BrokenApp {
-                name: printable(&stem(&file)),
-                error,
-            }),
+            Err(error) => broken.push(BrokenApp { name: printable(&stem(&file)), error }),
         }
     }
     Ok((apps, broken))
@@ -258,10 +235,7 @@ fn is_app_file(file: &Path) -> bool {
 }
 
 fn stem(file: &Path) -> String {
-    file.file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn load_app(
@@ -276,11 +250,7 @@ fn load_app(
         Problem::new(file, "", None, fault)
     })?;
     let text = reader.read(file)?;
-    let document = Document {
-        file,
-        text: &text,
-        folder,
-    };
+    let document = Document { file, text: &text, folder };
     let (app, directory) = resolve::app(&document, name)?;
     check_directory(&document, &app, directory, host_name, earlier)?;
     Ok(app)
@@ -294,9 +264,7 @@ fn check_directory(
     host_name: &str,
     earlier: &[App],
 ) -> Result<(), Problem> {
-    let (mine, here) = (&app.target.directory, |app: &App| {
-        app.source.applies_to(host_name)
-    });
+    let (mine, here) = (&app.target.directory, |app: &App| app.source.applies_to(host_name));
     let meets = |other: &&App| {
         let theirs = &other.target.directory;
         here(app) && here(other) && (mine.starts_with(theirs) || theirs.starts_with(mine))
@@ -306,23 +274,13 @@ fn check_directory(
     };
     let theirs = other.target.directory.display();
     let fault = match mine.starts_with(&other.target.directory) {
-        true if *mine == other.target.directory => Fault::new(format!(
-            "the app `{}` has this directory already",
-            other.name
-        )),
-        true => Fault::new(format!(
-            "this directory lies inside `{theirs}`, that of the app `{}`",
-            other.name
-        )),
-        false => Fault::new(format!(
-            "`{theirs}`, the directory of the app `{}`, lies inside this one",
-            other.name
-        )),
+        true if *mine == other.target.directory => {
+            Fault::new(format!("the app `{}` has this directory already", other.name))
+        }
+        true => Fault::new(format!("this directory lies inside `{theirs}`, that of the app `{}`", other.name)),
+        false => Fault::new(format!("`{theirs}`, the directory of the app `{}`, lies inside this one", other.name)),
     };
-    Err(document.problem(
-        Some(written),
-        fault.help("give each app a directory of its own"),
-    ))
+    Err(document.problem(Some(written), fault.help("give each app a directory of its own")))
 }
 
 impl From<Problem> for LoadError {

@@ -20,27 +20,22 @@ impl Text for Account {
             return Err(Fault::new("a name is not empty").help("leave the key out for the default"));
         }
         if name == "root" {
-            return Err(Fault::new("`root` is refused")
-                .help("the script runs as a restricted user: name one"));
+            return Err(Fault::new("`root` is refused").help("the script runs as a restricted user: name one"));
         }
         if name.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(Fault::new(format!("`{name}` is a number"))
-                .help(format!("name it, uid {name} could be anyone")));
+            return Err(
+                Fault::new(format!("`{name}` is a number")).help(format!("name it, uid {name} could be anyone"))
+            );
         }
         let odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, ':' | '/' | ',');
         if name.contains(odd) || name.starts_with(['-', '+', '#', '%']) {
-            return Err(Fault::new(format!(
-                "`{name}` is not the name of a user or group"
-            )));
+            return Err(Fault::new(format!("`{name}` is not the name of a user or group")));
         }
         Ok(Account(name.to_owned()))
     }
 
     fn for_integer(number: i64) -> Option<Fault> {
-        Some(
-            Fault::new(format!("`{number}` is a number"))
-                .help(format!("name it, uid {number} could be anyone")),
-        )
+        Some(Fault::new(format!("`{number}` is a number")).help(format!("name it, uid {number} could be anyone")))
     }
 }
 
@@ -54,9 +49,7 @@ impl Text for HostName {
     fn parse(name: &str) -> Result<HostName, Fault> {
         let odd = |c: char| c.is_control() || c.is_whitespace() || c == '/';
         if name.is_empty() || name.contains(odd) {
-            return Err(Fault::new(
-                "a host's name is not empty and has no blanks, slashes or control characters",
-            ));
+            return Err(Fault::new("a host's name is not empty and has no blanks, slashes or control characters"));
         }
         Ok(HostName(name.to_owned()))
     }
@@ -74,23 +67,19 @@ impl Text for UnitName {
     fn parse(name: &str) -> Result<UnitName, Fault> {
         let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '.' | '@' | '-');
         // systemctl would take a first `-` for an option.
-        if name.is_empty() || name.len() > 255 || name.starts_with('-') || !name.chars().all(usual)
-        {
-            return Err(Fault::new(format!("`{name}` is not the name of a unit"))
-                .help("write for example \"todo.service\""));
+        if name.is_empty() || name.len() > 255 || name.starts_with('-') || !name.chars().all(usual) {
+            return Err(
+                Fault::new(format!("`{name}` is not the name of a unit")).help("write for example \"todo.service\"")
+            );
         }
-        let stem = UNIT_SUFFIXES
-            .iter()
-            .find_map(|suffix| name.strip_suffix(suffix));
+        let stem = UNIT_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix));
         match stem {
-            Some("") => Err(Fault::new(format!("`{name}` is a suffix only"))
-                .help(format!("write for example \"todo{name}\""))),
+            Some("") => {
+                Err(Fault::new(format!("`{name}` is a suffix only")).help(format!("write for example \"todo{name}\"")))
+            }
             Some(_) => Ok(UnitName(name.to_owned())),
-            None => Err(
-                Fault::new(format!("`{name}` has no unit suffix")).help(format!(
-                    "write \"{name}.service\"; the others are .socket, .timer, .target and .path"
-                )),
-            ),
+            None => Err(Fault::new(format!("`{name}` has no unit suffix"))
+                .help(format!("write \"{name}.service\"; the others are .socket, .timer, .target and .path"))),
         }
     }
 }
@@ -104,14 +93,9 @@ impl Text for EnvName {
 
     fn parse(name: &str) -> Result<EnvName, Fault> {
         let usual = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if name.is_empty()
-            || name.starts_with(|c: char| c.is_ascii_digit())
-            || !name.chars().all(usual)
-        {
-            return Err(
-                Fault::new(format!("`{name}` is not the name of a variable"))
-                    .help("letters, digits and `_` make one, and no digit begins it"),
-            );
+        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(usual) {
+            return Err(Fault::new(format!("`{name}` is not the name of a variable"))
+                .help("letters, digits and `_` make one, and no digit begins it"));
         }
         if name.starts_with("POLLER_") {
             return Err(Fault::new(format!("`{name}` is set by poller itself"))
@@ -137,9 +121,7 @@ impl Text for EnvValue {
 }
 
 pub fn plain_env(env: BTreeMap<EnvName, EnvValue>) -> BTreeMap<String, String> {
-    env.into_iter()
-        .map(|(name, value)| (name.0, value.0))
-        .collect()
+    env.into_iter().map(|(name, value)| (name.0, value.0)).collect()
 }
 
 /// One exact command that the script may run through sudo.
@@ -156,27 +138,20 @@ impl Text for SudoCommand {
                 .help("write the whole path of the program, from `/`"));
         }
         if command.chars().any(char::is_control) {
-            return Err(Fault::new(
-                "a command for sudo is one line without control characters",
-            ));
+            return Err(Fault::new("a command for sudo is one line without control characters"));
         }
         // In a sudoers file these mean more than themselves: a pattern, every program of a folder, a regular expression.
         if let Some(c) = command.chars().find(|c| matches!(c, '*' | '?' | '[')) {
-            return Err(Fault::new(format!(
-                "a command for sudo has no wildcard, and `{c}` is one"
-            ))
-            .help("list each command exactly"));
+            return Err(Fault::new(format!("a command for sudo has no wildcard, and `{c}` is one"))
+                .help("list each command exactly"));
         }
         if program.ends_with('/') {
-            return Err(Fault::new(format!(
-                "`{program}` is a folder, which would allow all programs in it"
-            ))
-            .help("list each command exactly"));
+            return Err(Fault::new(format!("`{program}` is a folder, which would allow all programs in it"))
+                .help("list each command exactly"));
         }
         if arguments.trim_start().starts_with('^') {
             return Err(
-                Fault::new("arguments that begin with `^` are a pattern to sudo")
-                    .help("list each command exactly"),
+                Fault::new("arguments that begin with `^` are a pattern to sudo").help("list each command exactly")
             );
         }
         Ok(SudoCommand(command.to_owned()))

@@ -17,10 +17,7 @@ pub struct Fault {
 
 impl Fault {
     pub fn new(message: impl AsRef<str>) -> Fault {
-        Fault {
-            message: printable(message.as_ref()),
-            help: Vec::new(),
-        }
+        Fault { message: printable(message.as_ref()), help: Vec::new() }
     }
 
     /// Adds a line that says what to do about it.
@@ -65,17 +62,17 @@ struct Place {
 impl Problem {
     /// `span` counts bytes of `text`, as toml does; without one, the problem is with the file as a whole.
     pub fn new(file: &Path, text: &str, span: Option<Range<usize>>, fault: Fault) -> Problem {
-        Problem(Box::new(Located {
-            file: file.to_owned(),
-            place: span.map(|span| Place::find(text, span)),
-            fault,
-        }))
+        Problem(Box::new(Located { file: file.to_owned(), place: span.map(|span| Place::find(text, span)), fault }))
     }
 
     pub fn from_toml(file: &Path, text: &str, error: &toml::de::Error) -> Problem {
         Problem::new(file, text, error.span(), reworded(error.message()))
     }
+}
 
+/// The parts, for tests: everything else reads the text.
+#[cfg(test)]
+impl Problem {
     pub fn file(&self) -> &Path {
         &self.0.file
     }
@@ -143,10 +140,7 @@ impl Place {
 
 fn boundary_at_or_before(text: &str, index: usize) -> usize {
     let index = index.min(text.len());
-    (0..=index)
-        .rev()
-        .find(|i| text.is_char_boundary(*i))
-        .unwrap_or(0)
+    (0..=index).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0)
 }
 
 /// A source line as it is shown: a tab would be as wide as the terminal likes, so it becomes spaces.
@@ -158,7 +152,8 @@ fn rendered(text: &str) -> String {
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let invisible = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        let invisible =
+            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
         if c.is_control() || invisible {
             let _ = write!(out, "{}", c.escape_default());
         } else {
@@ -186,16 +181,12 @@ fn width(text: &str) -> usize {
 fn reworded(message: &str) -> Fault {
     for (prefix, noun) in [("unknown field `", "key"), ("unknown variant `", "value")] {
         // A key may hold any text, so what follows it is searched from the end.
-        if let Some((name, known)) = message
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.rsplit_once("`, expected "))
-        {
+        if let Some((name, known)) = message.strip_prefix(prefix).and_then(|rest| rest.rsplit_once("`, expected ")) {
             return unknown(noun, name, known);
         }
     }
-    if let Some((found, expected)) = message
-        .strip_prefix("invalid type: ")
-        .and_then(|rest| rest.rsplit_once(", expected "))
+    if let Some((found, expected)) =
+        message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "))
     {
         return wrong_type(found, expected);
     }
@@ -203,8 +194,7 @@ fn reworded(message: &str) -> Fault {
         return Fault::new("expected a string");
     }
     if message.starts_with("unexpected leading zero") {
-        return Fault::new("a number has no zero in front")
-            .help("write octal digits as a string, such as \"022\"");
+        return Fault::new("a number has no zero in front").help("write octal digits as a string, such as \"022\"");
     }
     let mut lines = message.lines();
     let fault = Fault::new(lines.next().unwrap_or_default());
@@ -279,10 +269,7 @@ mod tests {
 
     #[test]
     fn tabs_and_wide_characters_before_the_span_do_not_shift_the_caret() {
-        assert_eq!(
-            shown("a = 1\n\té漢= bad\r\n", 14..17),
-            "f.toml:2:6: no\n  |\n2 |     é漢= bad\n  |          ^^^"
-        );
+        assert_eq!(shown("a = 1\n\té漢= bad\r\n", 14..17), "f.toml:2:6: no\n  |\n2 |     é漢= bad\n  |          ^^^");
     }
 
     #[test]
@@ -295,10 +282,7 @@ mod tests {
 
     #[test]
     fn a_span_of_several_lines_is_underlined_on_the_first() {
-        assert_eq!(
-            shown("k = [\n 1,\n]\n", 4..12),
-            "f.toml:1:5: no\n  |\n1 | k = [\n  |     ^"
-        );
+        assert_eq!(shown("k = [\n 1,\n]\n", 4..12), "f.toml:1:5: no\n  |\n1 | k = [\n  |     ^");
     }
 
     #[test]
@@ -327,10 +311,7 @@ mod tests {
     #[test]
     fn serde_words_become_toml_words() {
         for (message, expected) in [
-            (
-                "invalid type: map, expected a string",
-                "expected a string, found a table",
-            ),
+            ("invalid type: map, expected a string", "expected a string, found a table"),
             (
                 "invalid type: integer `1`, expected a string",
                 "expected a string, found integer `1`\nwrite it in quotes",
@@ -339,10 +320,7 @@ mod tests {
                 "unknown variant `inplace`, expected `releases` or `in-place`",
                 "unknown value `inplace`\nexpected one of: `releases`, `in-place`\ndid you mean `in-place`?",
             ),
-            (
-                "unknown field `a\nb`, expected `textfile`",
-                "unknown key `a\\nb`\nexpected `textfile`",
-            ),
+            ("unknown field `a\nb`, expected `textfile`", "unknown key `a\\nb`\nexpected `textfile`"),
             ("first\nsecond", "first\nsecond"),
         ] {
             assert_eq!(reworded(message).to_string(), expected);

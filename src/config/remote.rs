@@ -47,14 +47,9 @@ impl Text for RemoteUrl {
 
     fn parse(text: &str) -> Result<RemoteUrl, Fault> {
         if text.is_empty() || text.trim() != text || text.chars().any(char::is_control) {
-            return Err(Fault::new(
-                "a URL is not empty and has no control characters or blanks around it",
-            ));
+            return Err(Fault::new("a URL is not empty and has no control characters or blanks around it"));
         }
-        Ok(RemoteUrl {
-            text: text.to_owned(),
-            remote: remote(text)?,
-        })
+        Ok(RemoteUrl { text: text.to_owned(), remote: remote(text)? })
     }
 }
 
@@ -83,16 +78,13 @@ fn unsupported_scheme(scheme: &str, rest: &str) -> Fault {
     // What stands before the host may be a token: it is not repeated.
     let host = authority.rsplit('@').next().unwrap_or_default();
     let host = host.split(':').next().unwrap_or_default();
-    Fault::new(format!(
-        "a {scheme}:// URL is not supported by this version"
-    ))
-    .help(format!("use SSH with a deploy key: \"git@{host}:{path}\""))
+    Fault::new(format!("a {scheme}:// URL is not supported by this version"))
+        .help(format!("use SSH with a deploy key: \"git@{host}:{path}\""))
 }
 
 fn local(rest: &str) -> Result<Remote, Fault> {
     if !rest.starts_with('/') {
-        return Err(Fault::new("a file:// URL names no host")
-            .help("write three slashes: \"file:///srv/git/todo.git\""));
+        return Err(Fault::new("a file:// URL names no host").help("write three slashes: \"file:///srv/git/todo.git\""));
     }
     Ok(Remote::Local(PathBuf::from(percent_decoded(rest)?)))
 }
@@ -104,9 +96,8 @@ fn ssh(rest: &str) -> Result<Remote, Fault> {
     let (user, host) = authority.rsplit_once('@').unwrap_or(("git", authority));
     let (host, port) = match host.strip_prefix('[') {
         Some(bracketed) => {
-            let (address, after) = bracketed
-                .split_once(']')
-                .ok_or_else(|| Fault::new("the `[` before the host is not closed"))?;
+            let (address, after) =
+                bracketed.split_once(']').ok_or_else(|| Fault::new("the `[` before the host is not closed"))?;
             match after.strip_prefix(':') {
                 Some(port) => (ipv6(address)?, Some(port)),
                 None if after.is_empty() => (ipv6(address)?, None),
@@ -115,8 +106,7 @@ fn ssh(rest: &str) -> Result<Remote, Fault> {
         }
         None => match host.split_once(':') {
             Some((_, port)) if port.contains(':') => {
-                return Err(Fault::new("an IPv6 address stands in brackets")
-                    .help("write \"ssh://git@[::1]:22/path\""));
+                return Err(Fault::new("an IPv6 address stands in brackets").help("write \"ssh://git@[::1]:22/path\""));
             }
             Some((host, port)) => (host_name(host)?, Some(port)),
             None => (host_name(host)?, None),
@@ -155,24 +145,18 @@ fn scp(text: &str) -> Result<Remote, Fault> {
     let Some(user) = user else {
         return Err(Fault::new("the URL names no user").help(format!("add it: \"git@{rest}\"")));
     };
-    Ok(Remote::Ssh {
-        user: user_name(user)?,
-        host,
-        port: 22,
-        path: repository_path(path)?,
-    })
+    Ok(Remote::Ssh { user: user_name(user)?, host, port: 22, path: repository_path(path)? })
 }
 
 fn user_name(user: &str) -> Result<String, Fault> {
     if user.contains(':') {
-        return Err(Fault::new("a password in a URL is not used")
-            .help("remove it; the key of `identity` authenticates"));
+        return Err(
+            Fault::new("a password in a URL is not used").help("remove it; the key of `identity` authenticates")
+        );
     }
     let odd = |c: char| c.is_control() || c.is_whitespace() || c == '@';
     if user.is_empty() || user.starts_with('-') || user.contains(odd) {
-        return Err(Fault::new(format!(
-            "`{user}` is not a user name for the server"
-        )));
+        return Err(Fault::new(format!("`{user}` is not a user name for the server")));
     }
     Ok(user.to_owned())
 }
@@ -198,10 +182,7 @@ fn port_number(port: &str) -> Result<u16, Fault> {
     let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     match port.parse() {
         Ok(number) if digits && number != 0 => Ok(number),
-        _ => {
-            Err(Fault::new(format!("`{port}` is not a port"))
-                .help("write a number from 1 to 65535"))
-        }
+        _ => Err(Fault::new(format!("`{port}` is not a port")).help("write a number from 1 to 65535")),
     }
 }
 
@@ -210,20 +191,14 @@ fn repository_path(path: &str) -> Result<String, Fault> {
         return Err(Fault::new("the URL names no path"));
     }
     if path.starts_with('-') {
-        return Err(Fault::new(
-            "the path begins with `-`, which the server could take for an option",
-        ));
+        return Err(Fault::new("the path begins with `-`, which the server could take for an option"));
     }
     Ok(path.to_owned())
 }
 
 /// git decodes `%20` and the like in URLs with a scheme, though not in the scp form.
 fn percent_decoded(text: &str) -> Result<String, Fault> {
-    let bad = || {
-        Fault::new(
-            "a `%` in the URL is not followed by two hexadecimal digits of a printable character",
-        )
-    };
+    let bad = || Fault::new("a `%` in the URL is not followed by two hexadecimal digits of a printable character");
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
@@ -279,11 +254,8 @@ impl Text for RefName {
 
     fn parse(name: &str) -> Result<RefName, Fault> {
         if !name.starts_with("refs/") {
-            return Err(
-                Fault::new("a `ref` is a full name and starts with `refs/`").help(
-                    "write for example ref = \"refs/deploy/prod\", or name a `branch` or a `tag`",
-                ),
-            );
+            return Err(Fault::new("a `ref` is a full name and starts with `refs/`")
+                .help("write for example ref = \"refs/deploy/prod\", or name a `branch` or a `tag`"));
         }
         valid_ref(name, name, Stars::Refused)?;
         Ok(RefName(name.to_owned()))
@@ -299,8 +271,7 @@ enum Stars {
 fn short_name(kind: &str, prefix: &str, name: &str, stars: Stars) -> Result<(), Fault> {
     if let Some(short) = name.strip_prefix(prefix) {
         return Err(
-            Fault::new(format!("a `{kind}` is named without `{prefix}`"))
-                .help(format!("write {kind} = \"{short}\"")),
+            Fault::new(format!("a `{kind}` is named without `{prefix}`")).help(format!("write {kind} = \"{short}\""))
         );
     }
     // git itself refuses to make a branch of these names: one reads as an option, the others as shorthands.
@@ -312,13 +283,8 @@ fn short_name(kind: &str, prefix: &str, name: &str, stars: Stars) -> Result<(), 
 
 /// The rules of git check-ref-format.
 fn valid_ref(written: &str, full: &str, stars: Stars) -> Result<(), Fault> {
-    let refused = |why: &str| {
-        Err(Fault::new(format!(
-            "`{written}` is not a valid ref name: {why}"
-        )))
-    };
-    let odd =
-        |c: char| c.is_ascii_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '[' | '\\');
+    let refused = |why: &str| Err(Fault::new(format!("`{written}` is not a valid ref name: {why}")));
+    let odd = |c: char| c.is_ascii_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '[' | '\\');
     if let Some(c) = full.chars().find(|c| odd(*c)) {
         return refused(&format!("it contains `{c}`"));
     }
@@ -337,10 +303,7 @@ fn valid_ref(written: &str, full: &str, stars: Stars) -> Result<(), Fault> {
     if full.split('/').any(str::is_empty) {
         return refused("a part between slashes is empty");
     }
-    if full
-        .split('/')
-        .any(|part| part.starts_with('.') || part.ends_with(".lock"))
-    {
+    if full.split('/').any(|part| part.starts_with('.') || part.ends_with(".lock")) {
         return refused("a part starts with `.` or ends with `.lock`");
     }
     Ok(())

@@ -10,16 +10,12 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 
 use super::command::Command;
-use super::file::{
-    AppFile, DeployTable, HealthTable, HostFile, SourceTable, TargetTable, VerifyTable,
-};
+use super::file::{AppFile, DeployTable, HealthTable, HostFile, SourceTable, TargetTable, VerifyTable};
 use super::names::{UnitName, plain_env};
 use super::problem::{Fault, Problem};
 use super::remote::{BranchName, Follow, RefName, Remote, RemoteUrl, TagPattern};
 use super::values::{AppName, FilePath, RelPath};
-use super::{
-    App, Defaults, Deploy, Health, Host, Layout, Metrics, OnFailure, Paths, Source, Target, Verify,
-};
+use super::{App, Defaults, Deploy, Health, Host, Layout, Metrics, OnFailure, Paths, Source, Target, Verify};
 
 /// A configuration file that has been read.
 pub struct Document<'a> {
@@ -48,13 +44,7 @@ impl Document<'_> {
     }
 
     /// The value of a key that must be given; `table` is the span of the header that lacks it.
-    fn required<T>(
-        &self,
-        value: Option<T>,
-        table: &Range<usize>,
-        key: &str,
-        example: &str,
-    ) -> Result<T, Problem> {
+    fn required<T>(&self, value: Option<T>, table: &Range<usize>, key: &str, example: &str) -> Result<T, Problem> {
         value.ok_or_else(|| self.problem(Some(table.clone()), missing(key, example)))
     }
 }
@@ -64,10 +54,7 @@ fn missing(key: &str, example: &str) -> Fault {
 }
 
 /// The settings of the host, out of poller.toml.
-pub fn host(
-    document: &Document<'_>,
-    defaults: Defaults,
-) -> Result<(Host, Paths, Option<Metrics>), Problem> {
+pub fn host(document: &Document<'_>, defaults: Defaults) -> Result<(Host, Paths, Option<Metrics>), Problem> {
     let written: HostFile = document.parse()?;
     if let Some(notify) = written.notify {
         return Err(document.at(&notify, Fault::unsupported("`[notify]`")));
@@ -78,43 +65,29 @@ pub fn host(
     }
     let host = Host {
         name: table.name.map_or(defaults.host_name, |name| name.0),
-        fetch_user: table
-            .fetch_user
-            .map_or_else(|| "poller".to_owned(), |user| user.0),
+        fetch_user: table.fetch_user.map_or_else(|| "poller".to_owned(), |user| user.0),
         jobs: table.jobs.map_or(8, |jobs| jobs.0.into()),
-        deadline: table
-            .deadline
-            .map_or(Duration::from_secs(30 * 60), |limit| limit.0),
+        deadline: table.deadline.map_or(Duration::from_secs(30 * 60), |limit| limit.0),
     };
-    let or = |path: Option<FilePath>, default: PathBuf| {
-        path.map_or(default, |path| document.absolute(&path))
-    };
+    let or = |path: Option<FilePath>, default: PathBuf| path.map_or(default, |path| document.absolute(&path));
     let paths = Paths {
         state: or(written.paths.state, defaults.paths.state),
         run: or(written.paths.run, defaults.paths.run),
         log: or(written.paths.log, defaults.paths.log),
     };
-    let metrics = written.metrics.textfile.map(|textfile| Metrics {
-        textfile: document.absolute(&textfile),
-    });
+    let metrics = written.metrics.textfile.map(|textfile| Metrics { textfile: document.absolute(&textfile) });
     Ok((host, paths, metrics))
 }
 
 /// An app, and where its target directory is written, for a conflict with another app is seen only later.
 pub fn app(document: &Document<'_>, name: AppName) -> Result<(App, Range<usize>), Problem> {
     let written: AppFile = document.parse()?;
-    let no_table = |table: &str, example: &str| {
-        document.problem(None, missing(&format!("the table `[{table}]`"), example))
-    };
-    let source = written.source.ok_or_else(|| {
-        no_table(
-            "source",
-            "[source] with url = \"git@host:path\" and branch = \"main\"",
-        )
-    })?;
-    let target = written
-        .target
-        .ok_or_else(|| no_table("target", "[target] with directory = \"/srv/app\""))?;
+    let no_table =
+        |table: &str, example: &str| document.problem(None, missing(&format!("the table `[{table}]`"), example));
+    let source = written
+        .source
+        .ok_or_else(|| no_table("source", "[source] with url = \"git@host:path\" and branch = \"main\""))?;
+    let target = written.target.ok_or_else(|| no_table("target", "[target] with directory = \"/srv/app\""))?;
     let source = resolve_source(document, source)?;
     let (target, directory) = resolve_target(document, target)?;
     let app = App {
@@ -123,10 +96,7 @@ pub fn app(document: &Document<'_>, name: AppName) -> Result<(App, Range<usize>)
         source,
         target,
         deploy: resolve_deploy(written.deploy),
-        health: written
-            .health
-            .map(|health| resolve_health(document, health))
-            .transpose()?,
+        health: written.health.map(|health| resolve_health(document, health)).transpose()?,
         verify: resolve_verify(document, written.verify)?,
     };
     Ok((app, directory))
@@ -135,11 +105,7 @@ pub fn app(document: &Document<'_>, name: AppName) -> Result<(App, Range<usize>)
 fn resolve_source(document: &Document<'_>, table: Spanned<SourceTable>) -> Result<Source, Problem> {
     let header = table.span();
     let table = table.into_inner();
-    if let Some(soak) = table
-        .soak
-        .as_ref()
-        .filter(|soak| !soak.get_ref().0.is_zero())
-    {
+    if let Some(soak) = table.soak.as_ref().filter(|soak| !soak.get_ref().0.is_zero()) {
         return Err(document.at(soak, Fault::unsupported("a `soak` other than \"0s\"")));
     }
     if let Some(overrides) = &table.overrides {
@@ -147,12 +113,7 @@ fn resolve_source(document: &Document<'_>, table: Spanned<SourceTable>) -> Resul
     }
     let example = "url = \"git@github.com:me/todo.git\"";
     let url = document.required(table.url, &header, "`url` in `[source]`", example)?;
-    check_credentials(
-        document,
-        &url,
-        table.identity.as_ref(),
-        table.ssh_command.as_ref(),
-    )?;
+    check_credentials(document, &url, table.identity.as_ref(), table.ssh_command.as_ref())?;
     let url = url.into_inner();
     Ok(Source {
         url: url.text,
@@ -163,17 +124,11 @@ fn resolve_source(document: &Document<'_>, table: Spanned<SourceTable>) -> Resul
             Some(path) => document.absolute(path),
             None => document.folder.join("known_hosts"),
         },
-        ssh_command: table
-            .ssh_command
-            .map(|command| command.get_ref().argv().to_vec()),
-        subdir: table
-            .subdir
-            .map(|path| path.0.trim_end_matches('/').to_owned()),
+        ssh_command: table.ssh_command.map(|command| command.get_ref().argv().to_vec()),
+        subdir: table.subdir.map(|path| path.0.trim_end_matches('/').to_owned()),
         paths: table.paths.into_iter().map(|glob| glob.0).collect(),
         hosts: table.hosts.into_iter().map(|glob| glob.0).collect(),
-        timeout: table
-            .timeout
-            .map_or(Duration::from_secs(30), |limit| limit.0),
+        timeout: table.timeout.map_or(Duration::from_secs(30), |limit| limit.0),
     })
 }
 
@@ -185,8 +140,7 @@ fn check_credentials(
     identity: Option<&Spanned<FilePath>>,
     ssh_command: Option<&Spanned<Command>>,
 ) -> Result<(), Problem> {
-    let local =
-        |key: &str| Fault::new(format!("a local repository takes no `{key}`")).help("remove it");
+    let local = |key: &str| Fault::new(format!("a local repository takes no `{key}`")).help("remove it");
     match (&url.get_ref().remote, identity, ssh_command) {
         (Remote::Local(_), Some(identity), _) => Err(document.at(identity, local("identity"))),
         (Remote::Local(_), None, Some(command)) => Err(document.at(command, local("ssh_command"))),
@@ -223,43 +177,27 @@ fn follow(
     }
     given.pop().map(|(_, follow)| follow).ok_or_else(|| {
         let fault = Fault::new("`[source]` does not say which ref to follow");
-        let fault = fault.help(
-            "name one of the three: branch = \"main\", tag = \"v*\" or ref = \"refs/deploy/prod\"",
-        );
+        let fault = fault.help("name one of the three: branch = \"main\", tag = \"v*\" or ref = \"refs/deploy/prod\"");
         document.problem(Some(header.clone()), fault)
     })
 }
 
-fn resolve_target(
-    document: &Document<'_>,
-    table: Spanned<TargetTable>,
-) -> Result<(Target, Range<usize>), Problem> {
+fn resolve_target(document: &Document<'_>, table: Spanned<TargetTable>) -> Result<(Target, Range<usize>), Problem> {
     let header = table.span();
     let table = table.into_inner();
     let example = "directory = \"/var/www/todo\"";
-    let directory = document.required(
-        table.directory,
-        &header,
-        "`directory` in `[target]`",
-        example,
-    )?;
+    let directory = document.required(table.directory, &header, "`directory` in `[target]`", example)?;
     let span = directory.span();
     let path: PathBuf = directory.get_ref().0.components().collect();
     let refused = |why: &str, help: &str| Err(document.at(&directory, Fault::new(why).help(help)));
     if !path.is_absolute() {
-        return refused(
-            "`directory` is not absolute",
-            "write the whole path, from `/`",
-        );
+        return refused("`directory` is not absolute", "write the whole path, from `/`");
     }
     if path.components().any(|part| part == Component::ParentDir) {
         return refused("`directory` contains `..`", "write the path without it");
     }
     if path == Path::new("/") {
-        return refused(
-            "`directory` is the root of the file system",
-            "name a folder for this app alone",
-        );
+        return refused("`directory` is the root of the file system", "name a folder for this app alone");
     }
     let target = Target {
         directory: path,
@@ -270,18 +208,14 @@ fn resolve_target(
     Ok((target, span))
 }
 
-fn resolve_shared(
-    document: &Document<'_>,
-    entries: Vec<Spanned<RelPath>>,
-) -> Result<Vec<String>, Problem> {
+fn resolve_shared(document: &Document<'_>, entries: Vec<Spanned<RelPath>>) -> Result<Vec<String>, Problem> {
     let mut shared: Vec<String> = Vec::new();
     for entry in entries {
         let new = Path::new(&entry.get_ref().0);
         // What lies in a shared folder is shared already; a second link inside it would be written into the folder itself.
         let overlaps = |old: &&String| new.starts_with(old) || Path::new(old).starts_with(new);
         if let Some(old) = shared.iter().find(overlaps) {
-            let fault = Fault::new(format!("`{}` and `{old}` overlap", new.display()))
-                .help("keep the outer one");
+            let fault = Fault::new(format!("`{}` and `{old}` overlap", new.display())).help("keep the outer one");
             return Err(document.at(&entry, fault));
         }
         shared.push(entry.into_inner().0);
@@ -298,9 +232,7 @@ fn resolve_deploy(table: DeployTable) -> Deploy {
         script: table.script,
         env: plain_env(table.env),
         umask: table.umask.map_or(0o022, |umask| umask.0),
-        timeout: table
-            .timeout
-            .map_or(Duration::from_secs(10 * 60), |limit| limit.0),
+        timeout: table.timeout.map_or(Duration::from_secs(10 * 60), |limit| limit.0),
         retries: table.retries.map_or(3, |retries| retries.0.into()),
         on_failure: table.on_failure.unwrap_or(OnFailure::Rollback),
         restart: units(table.restart),
@@ -313,35 +245,25 @@ fn resolve_health(document: &Document<'_>, table: Spanned<HealthTable>) -> Resul
     let header = table.span();
     let table = table.into_inner();
     if let Some(url) = &table.url {
-        let fault = Fault::unsupported("`url` in `[health]`")
-            .help("use for example command = \"curl -fsS URL\"");
+        let fault = Fault::unsupported("`url` in `[health]`").help("use for example command = \"curl -fsS URL\"");
         return Err(document.at(url, fault));
     }
     let example = "command = \"curl -fsS http://127.0.0.1:8000/healthz\"";
     Ok(Health {
         command: document.required(table.command, &header, "`command` in `[health]`", example)?,
         attempts: table.attempts.map_or(5, |attempts| attempts.0.into()),
-        interval: table
-            .interval
-            .map_or(Duration::from_secs(2), |pause| pause.0),
-        timeout: table
-            .timeout
-            .map_or(Duration::from_secs(10), |limit| limit.0),
+        interval: table.interval.map_or(Duration::from_secs(2), |pause| pause.0),
+        timeout: table.timeout.map_or(Duration::from_secs(10), |limit| limit.0),
     })
 }
 
 fn resolve_verify(document: &Document<'_>, table: VerifyTable) -> Result<Verify, Problem> {
-    let later = [
-        ("allowed_signers", table.allowed_signers),
-        ("pgp_keys", table.pgp_keys),
-    ];
+    let later = [("allowed_signers", table.allowed_signers), ("pgp_keys", table.pgp_keys)];
     // Ignoring one of these would deploy unsigned commits to someone who asked for signed ones.
     for (key, path) in later {
         if let Some(path) = path {
             return Err(document.at(&path, Fault::unsupported(&format!("`{key}` in `[verify]`"))));
         }
     }
-    Ok(Verify {
-        allow_rewind: table.allow_rewind,
-    })
+    Ok(Verify { allow_rewind: table.allow_rewind })
 }

@@ -60,9 +60,7 @@ macro_rules! read_as_text {
 }
 
 read_as_text!(BranchName, TagPattern, RefName, RemoteUrl);
-read_as_text!(
-    Pause, TimeLimit, Umask, FilePath, RelPath, PathGlob, HostGlob
-);
+read_as_text!(Pause, TimeLimit, Umask, FilePath, RelPath, PathGlob, HostGlob);
 read_as_text!(Account, UnitName, EnvName, EnvValue, SudoCommand, HostName);
 
 /// The name of an app: the stem of its file. It becomes a ref name and a file name, hence the few characters.
@@ -72,11 +70,7 @@ pub struct AppName(String);
 impl AppName {
     /// The error says what is wrong with the name, on one line.
     pub fn parse(name: &str) -> Result<AppName, String> {
-        let refused = |why: &str| {
-            Err(printable(&format!(
-                "`{name}` is not a name for an app: {why}"
-            )))
-        };
+        let refused = |why: &str| Err(printable(&format!("`{name}` is not a name for an app: {why}")));
         let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || name.len() > 64 {
             return refused("a name has 1 to 64 characters");
@@ -133,9 +127,9 @@ impl Text for TimeLimit {
 
     fn parse(text: &str) -> Result<TimeLimit, Fault> {
         match duration(text)? {
-            Duration::ZERO => Err(Fault::new("a time limit is not zero")
-                .help("no time limit is ever none")
-                .help(DURATIONS)),
+            Duration::ZERO => {
+                Err(Fault::new("a time limit is not zero").help("no time limit is ever none").help(DURATIONS))
+            }
             limit => Ok(TimeLimit(limit)),
         }
     }
@@ -167,10 +161,7 @@ fn duration(text: &str) -> Result<Duration, Fault> {
             }
             _ => return Err(odd()),
         };
-        let part = number
-            .parse::<u64>()
-            .ok()
-            .and_then(|n| n.checked_mul(milliseconds));
+        let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(milliseconds));
         total = part
             .and_then(|part| total.checked_add(Duration::from_millis(part)))
             .filter(|total| *total <= LONGEST)
@@ -200,9 +191,7 @@ impl<'de> Deserialize<'de> for Count {
             fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Count, E> {
                 match u16::try_from(number) {
                     Ok(count @ 1..=1000) => Ok(Count(count)),
-                    _ => Err(E::custom(Fault::new(format!(
-                        "`{number}` is not a number from 1 to 1000"
-                    )))),
+                    _ => Err(E::custom(Fault::new(format!("`{number}` is not a number from 1 to 1000")))),
                 }
             }
         }
@@ -222,8 +211,7 @@ impl Text for Umask {
         let octal = (1..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
         match u32::from_str_radix(text, 8) {
             Ok(mask @ 0..=0o777) if octal => Ok(Umask(mask)),
-            _ => Err(Fault::new(format!("`{text}` is not a umask"))
-                .help("write octal digits, such as \"022\"")),
+            _ => Err(Fault::new(format!("`{text}` is not a umask")).help("write octal digits, such as \"022\"")),
         }
     }
 
@@ -241,9 +229,7 @@ impl Text for FilePath {
 
     fn parse(text: &str) -> Result<FilePath, Fault> {
         if text.is_empty() || text.chars().any(char::is_control) {
-            return Err(Fault::new(
-                "a path is not empty and has no control characters",
-            ));
+            return Err(Fault::new("a path is not empty and has no control characters"));
         }
         if text.starts_with('~') {
             return Err(Fault::new("`~` is not expanded").help("write the path in full"));
@@ -267,8 +253,7 @@ impl Text for RelPath {
         });
         let mut path = parts.collect::<Vec<_>>().join("/");
         if path.is_empty() {
-            return Err(Fault::new(format!("`{text}` names nothing inside"))
-                .help("leave it out for all of it"));
+            return Err(Fault::new(format!("`{text}` names nothing inside")).help("leave it out for all of it"));
         }
         if text.ends_with('/') {
             path.push('/');
@@ -286,8 +271,9 @@ fn stays_inside(text: &str) -> Result<(), Fault> {
             .help("write it from the top of the repository, without the first `/`"));
     }
     if text.split('/').any(|part| part == "..") {
-        return Err(Fault::new(format!("`{text}` contains `..`"))
-            .help("write it from the top of the repository, without `..`"));
+        return Err(
+            Fault::new(format!("`{text}` contains `..`")).help("write it from the top of the repository, without `..`")
+        );
     }
     Ok(())
 }
@@ -303,13 +289,10 @@ impl Text for PathGlob {
         stays_inside(text)?;
         // These compile, and would never match the path of a file.
         if text.split('/').any(|part| part == ".") {
-            return Err(
-                Fault::new(format!("`{text}` contains `.` as a folder")).help("leave it out")
-            );
+            return Err(Fault::new(format!("`{text}` contains `.` as a folder")).help("leave it out"));
         }
         if text.ends_with('/') {
-            return Err(Fault::new("a pattern matches files, not folders")
-                .help(format!("write \"{text}**\"")));
+            return Err(Fault::new("a pattern matches files, not folders").help(format!("write \"{text}**\"")));
         }
         glob(text).map(PathGlob)
     }
@@ -333,9 +316,6 @@ fn glob(text: &str) -> Result<String, Fault> {
     }
     match GlobBuilder::new(text).literal_separator(true).build() {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(Fault::new(format!(
-            "`{text}` is not a pattern: {}",
-            error.kind()
-        ))),
+        Err(error) => Err(Fault::new(format!("`{text}` is not a pattern: {}", error.kind()))),
     }
 }

@@ -50,10 +50,7 @@ pub fn reference(app: &str) -> String {
 /// Reads an app's newest entry. A repository that is not there yet is an empty journal; one that is
 /// there and cannot be read is an error, never "new": that would deploy blindly.
 pub fn read(repository: &Path, app: &str) -> Result<Journal> {
-    if !repository
-        .try_exists()
-        .with_context(|| repository.display().to_string())?
-    {
+    if !repository.try_exists().with_context(|| repository.display().to_string())? {
         return Ok(Journal::default());
     }
     let inner = || -> Result<Journal> {
@@ -65,44 +62,28 @@ pub fn read(repository: &Path, app: &str) -> Result<Journal> {
         };
         let tree = repo.find_commit(head)?.tree()?;
         let state = toml::from_str(&file(&repo, &tree, "state.toml")?).context("state.toml")?;
-        Ok(Journal {
-            head: Some(head.into()),
-            state,
-        })
+        Ok(Journal { head: Some(head.into()), state })
     };
     inner().map_err(|e| {
         Failure::new(
             Class::Io,
-            format!(
-                "the journal {} in {} cannot be read: {e:#}",
-                reference(app),
-                repository.display()
-            ),
+            format!("the journal {} in {} cannot be read: {e:#}", reference(app), repository.display()),
         )
         .help(format!("look at it: git -C {} fsck", repository.display()))
-        .help(format!(
-            "go back an entry: git -C {} update-ref {r} {r}~1",
-            repository.display(),
-            r = reference(app)
-        ))
+        .help(format!("go back an entry: git -C {} update-ref {r} {r}~1", repository.display(), r = reference(app)))
         .into()
     })
 }
 
 fn file(repo: &Repository, tree: &Tree, name: &str) -> Result<String> {
-    let entry = tree
-        .get_name(name)
-        .with_context(|| format!("the entry has no {name}"))?;
+    let entry = tree.get_name(name).with_context(|| format!("the entry has no {name}"))?;
     let blob = repo.find_blob(entry.id())?;
     Ok(String::from_utf8(blob.content().to_vec())?)
 }
 
 /// Writes an entry. When this returns, it is on the disk.
 pub fn append(repo: &Repository, app: &str, entry: &Entry) -> Result<Commit> {
-    let who = Signature::now(
-        &plain(&entry.author),
-        &format!("{}@{}", plain(&entry.author), plain(&entry.host)),
-    )?;
+    let who = Signature::now(&plain(&entry.author), &format!("{}@{}", plain(&entry.author), plain(&entry.host)))?;
     let mut parents = Vec::new();
     if let Some(before) = &entry.expected {
         parents.push(repo.find_commit(before.oid()?)?);
@@ -131,10 +112,7 @@ pub fn append(repo: &Repository, app: &str, entry: &Entry) -> Result<Commit> {
 
 /// Every commit that the state names and that must stay reachable.
 fn named(state: &State) -> Vec<&Commit> {
-    let deployed = [&state.deployed, &state.previous]
-        .into_iter()
-        .flatten()
-        .map(|d| &d.commit);
+    let deployed = [&state.deployed, &state.previous].into_iter().flatten().map(|d| &d.commit);
     let started = state.started.iter().map(|s| &s.commit);
     let live = state.failed.iter().filter(|f| f.live).map(|f| &f.commit);
     deployed.chain(started).chain(live).collect()
@@ -148,12 +126,11 @@ fn swap(repo: &Repository, app: &str, expected: Option<&Commit>, id: Oid) -> Res
     };
     match done {
         Ok(_) => Ok(()),
-        Err(e) if matches!(e.code(), ErrorCode::Modified | ErrorCode::Exists) => Err(Failure::new(
-            Class::Io,
-            format!("{name} was changed by somebody else while this run worked"),
-        )
-        .help("nothing is lost: the next run starts from what stands there now")
-        .into()),
+        Err(e) if matches!(e.code(), ErrorCode::Modified | ErrorCode::Exists) => {
+            Err(Failure::new(Class::Io, format!("{name} was changed by somebody else while this run worked"))
+                .help("nothing is lost: the next run starts from what stands there now")
+                .into())
+        }
         Err(e) => Err(e).with_context(|| format!("updating {name}")),
     }
 }
@@ -177,15 +154,7 @@ fn message(app: &str, run: &Run) -> String {
 
 /// Git's author line has its own syntax, and a terminal its own: neither is to be had from data.
 fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() || "<>".contains(c) {
-                ' '
-            } else {
-                c
-            }
-        })
-        .collect()
+    text.chars().map(|c| if c.is_control() || "<>".contains(c) { ' ' } else { c }).collect()
 }
 
 /// Opens an app's repository, or makes it.
@@ -218,49 +187,25 @@ pub fn open_or_create(path: &Path) -> Result<Repository> {
 pub fn create(path: &Path) -> Result<Repository> {
     let mut options = git2::RepositoryInitOptions::new();
     // No template: hooks and excludes of the machine have no business here.
-    options
-        .bare(true)
-        .mkpath(true)
-        .external_template(false)
-        .initial_head("poller");
+    options.bare(true).mkpath(true).external_template(false).initial_head("poller");
     Ok(Repository::init_opts(path, &options)?)
 }
 
 /// Where the repository for this URL and identity is: readable, and never the same for two of them.
 pub fn repository_path(state: &Path, url: &str, identity: Option<&Path>) -> Result<PathBuf> {
-    let key = format!(
-        "{url}\0{}",
-        identity
-            .map(|p| p.display().to_string())
-            .unwrap_or_default()
-    );
+    let key = format!("{url}\0{}", identity.map(|p| p.display().to_string()).unwrap_or_default());
     let hash = Oid::hash_object(git2::ObjectType::Blob, key.as_bytes())?.to_string();
-    let tail: Vec<&str> = url
-        .trim_end_matches('/')
-        .trim_end_matches(".git")
-        .rsplit(['/', ':'])
-        .take(2)
-        .collect();
+    let tail: Vec<&str> = url.trim_end_matches('/').trim_end_matches(".git").rsplit(['/', ':']).take(2).collect();
     let name: String = tail
         .iter()
         .rev()
         .flat_map(|part| part.chars().chain(['-']))
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '_' {
-                c
-            } else {
-                '-'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })
         .collect();
     let name = name.trim_matches('-');
     ensure!(hash.len() > 10, "a hash that is none");
     let name = if name.is_empty() { "repository" } else { name };
-    Ok(state.join(format!(
-        "{}-{}.git",
-        &name[..name.len().min(60)],
-        &hash[..10]
-    )))
+    Ok(state.join(format!("{}-{}.git", &name[..name.len().min(60)], &hash[..10])))
 }
 
 #[cfg(test)]

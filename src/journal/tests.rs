@@ -6,8 +6,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Scratch {
-        let path =
-            std::env::temp_dir().join(format!("poller-journal-{}-{name}.git", std::process::id()));
+        let path = std::env::temp_dir().join(format!("poller-journal-{}-{name}.git", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         Scratch(path)
     }
@@ -22,27 +21,15 @@ impl Drop for Scratch {
 /// A commit of the deployed project.
 fn source(repo: &Repository, message: &str) -> Commit {
     let who = Signature::now("dev", "dev@example.org").unwrap();
-    let tree = repo
-        .find_tree(repo.treebuilder(None).unwrap().write().unwrap())
-        .unwrap();
-    repo.commit(None, &who, &who, message, &tree, &[])
-        .unwrap()
-        .into()
+    let tree = repo.find_tree(repo.treebuilder(None).unwrap().write().unwrap()).unwrap();
+    repo.commit(None, &who, &who, message, &tree, &[]).unwrap().into()
 }
 
 fn entry(expected: Option<Commit>, to: &Commit) -> Entry {
-    let deployed = Deployed {
-        commit: to.clone(),
-        release: None,
-        at: Timestamp::UNIX_EPOCH,
-        run: "r".into(),
-    };
+    let deployed = Deployed { commit: to.clone(), release: None, at: Timestamp::UNIX_EPOCH, run: "r".into() };
     Entry {
         expected,
-        state: State {
-            deployed: Some(deployed),
-            ..State::default()
-        },
+        state: State { deployed: Some(deployed), ..State::default() },
         run: Run {
             id: "r".into(),
             kind: Kind::Deploy,
@@ -92,10 +79,7 @@ fn an_entry_that_came_in_between_is_not_overwritten() {
     assert!(append(&repo, "todo", &entry(None, &one)).is_err());
     append(&repo, "todo", &entry(Some(first.clone()), &one)).unwrap();
     let failure = Failure::of(append(&repo, "todo", &entry(Some(first), &one)).unwrap_err());
-    assert!(
-        failure.message.contains("changed by somebody else"),
-        "{failure:?}"
-    );
+    assert!(failure.message.contains("changed by somebody else"), "{failure:?}");
 }
 
 #[test]
@@ -112,15 +96,9 @@ fn a_journal_that_cannot_be_read_is_an_error_and_not_new() {
 
 #[test]
 fn repositories_are_told_apart_by_url_and_identity() {
-    let path = |url, identity: Option<&str>| {
-        repository_path(Path::new("/s"), url, identity.map(Path::new)).unwrap()
-    };
+    let path = |url, identity: Option<&str>| repository_path(Path::new("/s"), url, identity.map(Path::new)).unwrap();
     let one = path("git@github.com:me/todo.git", Some("/k/a"));
-    assert!(
-        one.to_str().unwrap().starts_with("/s/me-todo-"),
-        "{}",
-        one.display()
-    );
+    assert!(one.to_str().unwrap().starts_with("/s/me-todo-"), "{}", one.display());
     assert_ne!(one, path("git@github.com:me/todo.git", Some("/k/b")));
     assert_ne!(one, path("git@gitlab.com:me/todo.git", Some("/k/a")));
     assert_eq!(one, path("git@github.com:me/todo.git", Some("/k/a")));

@@ -23,11 +23,7 @@ pub const STREAM: i32 = 3;
 
 pub fn run() -> Result<()> {
     let mut input = std::io::stdin().lock();
-    let mut session = Session {
-        opened: None,
-        commit: None,
-        stager: None,
-    };
+    let mut session = Session { opened: None, commit: None, stager: None };
     while let Some(request) = wire::receive::<FetcherRequest>(&mut input)? {
         let reply = session.answer(request).map_err(Failure::of);
         wire::send(&mut std::io::stdout().lock(), &reply)?;
@@ -57,11 +53,7 @@ impl Session {
             }
             FetcherRequest::Verify(request) => {
                 let commit = self.commit.as_ref().context("nothing was fetched")?;
-                Ok(FetcherReply::Verified(verify::verify(
-                    &self.opened()?.repo,
-                    commit,
-                    &request,
-                )?))
+                Ok(FetcherReply::Verified(verify::verify(&self.opened()?.repo, commit, &request)?))
             }
             FetcherRequest::Stream(request) => {
                 let stager = match self.stager.take() {
@@ -69,8 +61,7 @@ impl Session {
                     None => File::from(inherited(STREAM)?),
                 };
                 let mut to = BufWriter::with_capacity(256 << 10, stager);
-                let done = stream::stream(&self.opened()?.repo, &request, &mut to)
-                    .and_then(|()| Ok(to.flush()?));
+                let done = stream::stream(&self.opened()?.repo, &request, &mut to).and_then(|()| Ok(to.flush()?));
                 let (stager, _) = to.into_parts();
                 self.stager = Some(stager);
                 match done {
@@ -83,9 +74,7 @@ impl Session {
                 let repo = &self.opened()?.repo;
                 let _lock = Lock::take(repo.path(), Step::Record)?;
                 fetch::clean_refs(repo.path())?;
-                Ok(FetcherReply::Recorded {
-                    head: journal::append(repo, &app, &entry)?,
-                })
+                Ok(FetcherReply::Recorded { head: journal::append(repo, &app, &entry)? })
             }
         }
     }
@@ -106,11 +95,7 @@ fn progress() -> impl FnMut(usize, usize, usize) {
     move |received, total, bytes| {
         if last.elapsed() >= Duration::from_millis(200) {
             last = Instant::now();
-            let reply: Result<FetcherReply, Failure> = Ok(FetcherReply::Progress {
-                received,
-                total,
-                bytes,
-            });
+            let reply: Result<FetcherReply, Failure> = Ok(FetcherReply::Progress { received, total, bytes });
             // A supervisor that is gone takes this process with it.
             let _ = wire::send(&mut std::io::stdout().lock(), &reply);
         }
@@ -118,7 +103,5 @@ fn progress() -> impl FnMut(usize, usize, usize) {
 }
 
 fn is_broken_pipe(e: &anyhow::Error) -> bool {
-    e.chain()
-        .filter_map(|e| e.downcast_ref::<std::io::Error>())
-        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    e.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }

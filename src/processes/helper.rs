@@ -59,17 +59,10 @@ impl Helper {
         // The link to this very program works for every user, wherever the file lies, and goes on
         // working when the file is replaced during the run.
         let mut command = Command::new("/proc/self/exe");
-        command
-            .arg0("poller")
-            .arg(start.role.word())
-            .arg(std::process::id().to_string());
+        command.arg0("poller").arg(start.role.word()).arg(std::process::id().to_string());
         command.env_clear().env("PATH", PATH).env("LANG", "C.UTF-8");
         match start.account {
-            Some(account) => drop(
-                command
-                    .env("HOME", &account.home)
-                    .env("USER", &account.name),
-            ),
+            Some(account) => drop(command.env("HOME", &account.home).env("USER", &account.name)),
             None => pass_own(&mut command),
         }
         let (theirs, ours) = match start.input {
@@ -79,11 +72,7 @@ impl Helper {
         command.stdin(theirs).stdout(Stdio::piped());
         let kept = 3 + start.descriptors.len() as u32;
         // The descriptors are moved out of the way first: a target may be the number of another source.
-        let aside: Vec<OwnedFd> = start
-            .descriptors
-            .iter()
-            .map(|fd| above(fd, 10))
-            .collect::<Result<_>>()?;
+        let aside: Vec<OwnedFd> = start.descriptors.iter().map(|fd| above(fd, 10)).collect::<Result<_>>()?;
         for (target, fd) in (3..).zip(&aside) {
             pass_descriptor(&mut command, fd.as_raw_fd(), target);
         }
@@ -91,24 +80,13 @@ impl Helper {
             account: start.account,
             directory: Path::new("/"),
             umask: start.umask,
-            new_privileges: if start.role == Role::Keeper {
-                NewPrivileges::Allowed
-            } else {
-                NewPrivileges::Denied
-            },
+            new_privileges: if start.role == Role::Keeper { NewPrivileges::Allowed } else { NewPrivileges::Denied },
             keep_below: kept,
         };
         confine(&mut command, &confinement)?;
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("starting the {}", name(start.role)))?;
+        let mut child = command.spawn().with_context(|| format!("starting the {}", name(start.role)))?;
         let output = child.stdout.take().context("a child without its pipe")?;
-        Ok(Helper {
-            role: start.role,
-            child,
-            input: Some(File::from(ours)),
-            output: File::from(OwnedFd::from(output)),
-        })
+        Ok(Helper { role: start.role, child, input: Some(File::from(ours)), output: File::from(OwnedFd::from(output)) })
     }
 
     pub fn pid(&self) -> i32 {
@@ -121,10 +99,7 @@ impl Helper {
 
     pub fn send<T: Serialize>(&mut self, message: &T) -> Result<()> {
         let role = name(self.role);
-        let input = self
-            .input
-            .as_mut()
-            .with_context(|| format!("the {role} is not listening any more"))?;
+        let input = self.input.as_mut().with_context(|| format!("the {role} is not listening any more"))?;
         wire::send(input, message).with_context(|| format!("asking the {role}"))
     }
 
@@ -133,11 +108,7 @@ impl Helper {
         self.input = None;
     }
 
-    pub fn ask<T: Serialize, R: DeserializeOwned>(
-        &mut self,
-        message: &T,
-        patience: Patience,
-    ) -> Result<R> {
+    pub fn ask<T: Serialize, R: DeserializeOwned>(&mut self, message: &T, patience: Patience) -> Result<R> {
         // A helper that died does not listen; why it died is told by what comes (or not) from it.
         let sent = self.send(message);
         match self.receive(patience) {
@@ -149,11 +120,7 @@ impl Helper {
     /// The next message. A helper that takes too long is ended; so is one that talks nonsense.
     pub fn receive<R: DeserializeOwned>(&mut self, patience: Patience) -> Result<R> {
         let end = Instant::now() + patience.time;
-        let mut watched = Watched {
-            file: &self.output,
-            end,
-            stop: patience.stop,
-        };
+        let mut watched = Watched { file: &self.output, end, stop: patience.stop };
         let failure = match wire::receive(&mut watched) {
             Ok(Some(message)) => return Ok(message),
             Ok(None) => self.died(),
@@ -167,10 +134,7 @@ impl Helper {
                         crate::report::duration(patience.time)
                     ),
                 ),
-                None => Failure::new(
-                    Class::Bug,
-                    format!("the {} does not speak as it should: {e:#}", name(self.role)),
-                ),
+                None => Failure::new(Class::Bug, format!("the {} does not speak as it should: {e:#}", name(self.role))),
             },
         };
         self.end();
@@ -185,20 +149,13 @@ impl Helper {
         };
         match status.signal().and_then(|s| Signal::try_from(s).ok()) {
             // libgit2 writes packs through memory maps: a full disk is a signal there.
-            Some(Signal::SIGBUS) => {
-                Failure::new(Class::Io, format!("the {role} could not write to the disk"))
-                    .help("make room (df -h, df -i); the next run goes on by itself")
-            }
-            Some(Signal::SIGKILL) => {
-                Failure::new(Class::Io, format!("the {role} was killed from outside"))
-                    .help("out of memory? look at: journalctl -k --grep 'Out of memory'")
-            }
+            Some(Signal::SIGBUS) => Failure::new(Class::Io, format!("the {role} could not write to the disk"))
+                .help("make room (df -h, df -i); the next run goes on by itself"),
+            Some(Signal::SIGKILL) => Failure::new(Class::Io, format!("the {role} was killed from outside"))
+                .help("out of memory? look at: journalctl -k --grep 'Out of memory'"),
             Some(signal) => Failure::new(Class::Protocol, format!("the {role} crashed ({signal})"))
                 .help("nothing was published; please report it, with the commit it crashed on"),
-            None => Failure::new(
-                Class::Bug,
-                format!("the {role} ended ({status}) without an answer"),
-            ),
+            None => Failure::new(Class::Bug, format!("the {role} ended ({status}) without an answer")),
         }
     }
 
@@ -212,11 +169,7 @@ impl Helper {
     /// Lets it end by itself, which it does when its input ends.
     pub fn finish(mut self) {
         self.input = None;
-        let mut watched = Watched {
-            file: &self.output,
-            end: Instant::now() + Duration::from_secs(5),
-            stop: None,
-        };
+        let mut watched = Watched { file: &self.output, end: Instant::now() + Duration::from_secs(5), stop: None };
         let _ = io::copy(&mut watched, &mut io::sink());
         self.end();
     }
@@ -248,8 +201,7 @@ fn pass_own(command: &mut Command) {
 }
 
 fn above(fd: &OwnedFd, lowest: i32) -> Result<OwnedFd> {
-    let copy = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(lowest))
-        .context("a descriptor")?;
+    let copy = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(lowest)).context("a descriptor")?;
     crate::sys::privdrop::inherited(copy)
 }
 

@@ -54,16 +54,9 @@ pub fn run() -> Result<()> {
             return wire::send(&mut std::io::stdout().lock(), &Kept::NotStarted { errno });
         }
     };
-    let mut keeper = Keeper {
-        leader,
-        children,
-        status: None,
-    };
+    let mut keeper = Keeper { leader, children, status: None };
     // A supervisor that is gone is seen as the end of the input, below.
-    let _ = wire::send(
-        &mut std::io::stdout().lock(),
-        &Kept::Started(Identity::of(leader.as_raw())),
-    );
+    let _ = wire::send(&mut std::io::stdout().lock(), &Kept::Started(Identity::of(leader.as_raw())));
     let cause = keeper.wait(deadline, input.as_fd())?;
     let (left, alive) = keeper.end_tree(cause)?;
     let (exit, signal) = match keeper.status {
@@ -71,13 +64,7 @@ pub fn run() -> Result<()> {
         Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
         _ => (None, None),
     };
-    let end = Kept::Ended(End {
-        cause,
-        exit,
-        signal,
-        left,
-        alive,
-    });
+    let end = Kept::Ended(End { cause, exit, signal, left, alive });
     let _ = wire::send(&mut std::io::stdout().lock(), &end);
     Ok(())
 }
@@ -88,19 +75,9 @@ fn start(job: &Keep) -> Result<Pid, i32> {
         return Err(Errno::EINVAL as i32);
     };
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(job.environment.iter().map(|(k, v)| (k, v)));
-    let output = |fd| {
-        inherited(fd)
-            .map(File::from)
-            .map_err(|_| Errno::EBADF as i32)
-    };
-    command
-        .stdin(Stdio::null())
-        .stdout(output(OUTPUT[0])?)
-        .stderr(output(OUTPUT[1])?);
+    command.args(arguments).env_clear().envs(job.environment.iter().map(|(k, v)| (k, v)));
+    let output = |fd| inherited(fd).map(File::from).map_err(|_| Errno::EBADF as i32);
+    command.stdin(Stdio::null()).stdout(output(OUTPUT[0])?).stderr(output(OUTPUT[1])?);
     let confinement = Confinement {
         account: job.account.as_ref(),
         directory: &job.directory,
@@ -133,10 +110,8 @@ impl Keeper {
             if Instant::now() >= deadline {
                 return Ok(Cause::Deadline);
             }
-            let mut fds = [
-                PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
-                PollFd::new(input, PollFlags::POLLIN),
-            ];
+            let mut fds =
+                [PollFd::new(self.children.as_fd(), PollFlags::POLLIN), PollFd::new(input, PollFlags::POLLIN)];
             match poll(&mut fds, until(deadline)) {
                 Err(Errno::EINTR) | Ok(0) => continue,
                 Err(e) => return Err(e.into()),

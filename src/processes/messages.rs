@@ -92,7 +92,7 @@ pub enum FetcherRequest {
     Open {
         repository: PathBuf,
     },
-    Fetch(Fetch),
+    Fetch(Box<Fetch>),
     Verify(Verify),
     /// Streams a commit's tree to the stager.
     Stream(StreamTree),
@@ -214,9 +214,13 @@ pub enum StagerRequest {
         shared: Vec<String>,
     },
     /// Makes what was staged live.
-    Activate { name: String },
+    Activate {
+        name: String,
+    },
     /// Puts `current` back, or removes it when there is nothing to go back to.
-    Restore { release: Option<String> },
+    Restore {
+        release: Option<String>,
+    },
     /// Removes what is no longer needed.
     Retire {
         keep: usize,
@@ -228,17 +232,10 @@ pub enum StagerRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StagerReply {
     Inspected,
-    Staged {
-        files: u64,
-        bytes: u64,
-        warnings: Vec<String>,
-    },
+    Staged { files: u64, bytes: u64, warnings: Vec<String> },
     Activated,
     Restored,
-    Retired {
-        removed: Vec<String>,
-        warnings: Vec<String>,
-    },
+    Retired { removed: Vec<String>, warnings: Vec<String> },
 }
 
 /// One command for a keeper to run and to end.

@@ -56,9 +56,7 @@ impl Role {
 
 /// Runs a helper's side until its work is done.
 pub fn run(role: Role, parent: &str) -> Result<()> {
-    let parent = parent
-        .parse()
-        .context("this word is for poller's own processes")?;
+    let parent = parent.parse().context("this word is for poller's own processes")?;
     match role {
         // It outlives a supervisor that was killed, for as long as it takes to end the script.
         Role::Keeper => keeper::run(),
@@ -70,11 +68,7 @@ pub fn run(role: Role, parent: &str) -> Result<()> {
                 Role::Stager => stager::run(),
                 _ => {
                     crate::sys::libgit2::restrain()?;
-                    if role == Role::Prober {
-                        prober::run()
-                    } else {
-                        fetcher::run()
-                    }
+                    if role == Role::Prober { prober::run() } else { fetcher::run() }
                 }
             }
         }

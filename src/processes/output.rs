@@ -56,16 +56,9 @@ impl Output {
             past.extend_from_slice(&text);
         } else {
             // The command before is closer to what went wrong than the first one.
-            past = [
-                b"\xe2\x80\xa6 earlier output left out \xe2\x80\xa6\n".as_slice(),
-                &text,
-            ]
-            .concat();
+            past = [b"\xe2\x80\xa6 earlier output left out \xe2\x80\xa6\n".as_slice(), &text].concat();
         }
-        *self = Output {
-            past,
-            ..Output::default()
-        };
+        *self = Output { past, ..Output::default() };
     }
 
     /// Puts another command's output behind, without making it the present one.
@@ -74,8 +67,7 @@ impl Output {
         if text.is_empty() {
             return;
         }
-        self.after
-            .extend_from_slice(format!("--- {title}\n").as_bytes());
+        self.after.extend_from_slice(format!("--- {title}\n").as_bytes());
         self.after.extend_from_slice(&text[..text.len().min(PAST)]);
     }
 
@@ -133,12 +125,8 @@ impl Output {
 
     /// A sentence about the middle; None when all was kept.
     pub fn gap(&self) -> Option<String> {
-        (self.dropped_lines > 0).then(|| {
-            format!(
-                "… {} lines ({} bytes) left out …",
-                self.dropped_lines, self.dropped_bytes
-            )
-        })
+        (self.dropped_lines > 0)
+            .then(|| format!("… {} lines ({} bytes) left out …", self.dropped_lines, self.dropped_bytes))
     }
 
     /// As it goes into the journal.
@@ -163,14 +151,8 @@ impl Output {
     /// The present command's last lines, and what was said while it was cleaned up, for a report.
     pub fn last(&self, count: usize) -> Vec<String> {
         let all: Vec<&Line> = self.head.iter().chain(&self.tail).collect();
-        let present = all[all.len().saturating_sub(count)..]
-            .iter()
-            .map(|line| line.text.as_slice());
-        let after: Vec<&[u8]> = self
-            .after
-            .split(|&b| b == b'\n')
-            .filter(|line| !line.is_empty())
-            .collect();
+        let present = all[all.len().saturating_sub(count)..].iter().map(|line| line.text.as_slice());
+        let after: Vec<&[u8]> = self.after.split(|&b| b == b'\n').filter(|line| !line.is_empty()).collect();
         let after = after[after.len().saturating_sub(count)..].iter().copied();
         let show = |line: &[u8]| crate::report::printable(&String::from_utf8_lossy(line));
         present.chain(after).map(show).collect()
@@ -184,11 +166,7 @@ mod tests {
     fn fill(output: &mut Output, lines: usize) -> usize {
         let mut seen = 0;
         for n in 0..lines {
-            output.take(
-                Stream::Stdout,
-                format!("line {n}\n").as_bytes(),
-                &mut |_| seen += 1,
-            );
+            output.take(Stream::Stdout, format!("line {n}\n").as_bytes(), &mut |_| seen += 1);
         }
         seen
     }
@@ -225,10 +203,7 @@ mod tests {
         output.take(Stream::Stdout, b"build\n", &mut |_| {});
         output.begin();
         output.take(Stream::Stdout, b"deploy\n", &mut |_| {});
-        assert_eq!(
-            (output.text(), output.last(5)),
-            (b"build\ndeploy\n".to_vec(), vec!["deploy".to_owned()])
-        );
+        assert_eq!((output.text(), output.last(5)), (b"build\ndeploy\n".to_vec(), vec!["deploy".to_owned()]));
         for _ in 0..5 {
             output.begin();
             fill(&mut output, 100_000);
@@ -239,11 +214,7 @@ mod tests {
     #[test]
     fn a_line_without_end_is_cut() {
         let mut output = Output::default();
-        output.take(
-            Stream::Stdout,
-            &vec![b'x'; 3 * LONGEST_LINE + 1],
-            &mut |_| {},
-        );
+        output.take(Stream::Stdout, &vec![b'x'; 3 * LONGEST_LINE + 1], &mut |_| {});
         output.finish(&mut |_| {});
         assert_eq!(
             output.head.iter().map(|l| l.text.len()).collect::<Vec<_>>(),

@@ -32,9 +32,7 @@ type Answers = Vec<(usize, Result<Tip, Failure>)>;
 
 pub fn run() -> Result<()> {
     let request: Probe = wire::receive(&mut std::io::stdin().lock())?.context("no request")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(probe(Arc::new(request), &mut std::io::stdout().lock()));
     // A name server that never answers keeps a thread busy; this process does not wait for it.
     runtime.shutdown_background();
@@ -55,40 +53,29 @@ async fn probe(request: Arc<Probe>, out: &mut impl Write) -> Result<()> {
     }
     // The connections are begun before the journals are read: disk and network work side by side.
     tokio::task::yield_now().await;
-    let journals: Vec<_> = request
-        .apps
-        .iter()
-        .map(|app| journal::read(&app.repository, &app.name).map_err(Failure::of))
-        .collect();
+    let journals: Vec<_> =
+        request.apps.iter().map(|app| journal::read(&app.repository, &app.name).map_err(Failure::of)).collect();
     let mut journals: Vec<Option<_>> = journals.into_iter().map(Some).collect();
     while let Some(answers) = tasks.join_next().await {
         for (index, tip) in answers.context("a probe that broke")? {
             let journal = journals[index].take().context("an app answered twice")?;
-            wire::send(
-                out,
-                &Probed {
-                    app: request.apps[index].name.clone(),
-                    journal,
-                    tip,
-                },
-            )?;
+            wire::send(out, &Probed { app: request.apps[index].name.clone(), journal, tip })?;
         }
     }
     Ok(())
 }
 
+/// What apps must have in common to share a connection: access, user, host and port; or else all.
+type Connection<'a> = (&'a Access, Option<(&'a str, &'a str, u16)>, Option<&'a Remote>);
+
 /// Indices of apps that are asked over one connection.
 fn groups(apps: &[ProbeApp]) -> Vec<Vec<usize>> {
-    let mut groups: HashMap<(&Access, Option<(&str, &str, u16)>, Option<&Remote>), Vec<usize>> =
-        HashMap::new();
+    let mut groups: HashMap<Connection, Vec<usize>> = HashMap::new();
     for (index, app) in apps.iter().enumerate() {
         let key = match (&app.origin.remote, &app.origin.access) {
-            (
-                Remote::Ssh {
-                    user, host, port, ..
-                },
-                access @ Access::Key { .. },
-            ) => (access, Some((user.as_str(), host.as_str(), *port)), None),
+            (Remote::Ssh { user, host, port, .. }, access @ Access::Key { .. }) => {
+                (access, Some((user.as_str(), host.as_str(), *port)), None)
+            }
             (remote, access) => (access, None, Some(remote)),
         };
         groups.entry(key).or_default().push(index);
@@ -100,25 +87,14 @@ async fn ask_group(apps: &[ProbeApp], group: Vec<usize>) -> Answers {
     let Some(origin) = group.first().map(|&index| &apps[index].origin) else {
         return Vec::new();
     };
-    let timeout = group
-        .iter()
-        .map(|&i| apps[i].origin.timeout)
-        .max()
-        .unwrap_or(origin.timeout);
+    let timeout = group.iter().map(|&i| apps[i].origin.timeout).max().unwrap_or(origin.timeout);
     let all = |failure: Failure| group.iter().map(|&i| (i, Err(failure.clone()))).collect();
     match (&origin.access, &origin.remote) {
         (Access::Local, Remote::Local(path)) => {
             let path = path.clone();
             let refs = tokio::task::spawn_blocking(move || local::refs(&path)).await;
             let refs = refs.unwrap_or_else(|e| Err(Failure::new(Class::Bug, e.to_string())));
-            let tip = |i: &usize, refs: &[_]| {
-                probe::tip(
-                    &apps[*i].origin.url,
-                    &apps[*i].follow,
-                    refs,
-                    refs.is_empty(),
-                )
-            };
+            let tip = |i: &usize, refs: &[_]| probe::tip(&apps[*i].origin.url, &apps[*i].follow, refs, refs.is_empty());
             match refs {
                 Ok(refs) => group.iter().map(|i| (*i, tip(i, &refs))).collect(),
                 Err(failure) => all(failure),
@@ -143,12 +119,7 @@ async fn ask_group(apps: &[ProbeApp], group: Vec<usize>) -> Answers {
 }
 
 /// One channel a repository, a few at once.
-async fn ask_session(
-    apps: &[ProbeApp],
-    group: &[usize],
-    session: &Session,
-    timeout: Duration,
-) -> Answers {
+async fn ask_session(apps: &[ProbeApp], group: &[usize], session: &Session, timeout: Duration) -> Answers {
     let mut by_path: HashMap<&str, Vec<usize>> = HashMap::new();
     for &index in group {
         if let Remote::Ssh { path, .. } = &apps[index].origin.remote {
@@ -161,20 +132,9 @@ async fn ask_session(
             return Vec::new();
         };
         let stage = Stage::default();
-        ask(
-            apps,
-            indices,
-            session.upload_pack(path, Protocol::V2, &stage),
-            &stage,
-            timeout,
-        )
-        .await
+        ask(apps, indices, session.upload_pack(path, Protocol::V2, &stage), &stage, timeout).await
     });
-    futures_util::future::join_all(asked)
-        .await
-        .into_iter()
-        .flatten()
-        .collect()
+    futures_util::future::join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// Opens one conversation and asks for what these apps of one repository follow.
@@ -188,10 +148,7 @@ async fn ask(
     let Some(url) = indices.first().map(|&i| apps[i].origin.url.as_str()) else {
         return Vec::new();
     };
-    let wanted: Vec<Wanted> = indices
-        .iter()
-        .map(|&i| probe::wanted(&apps[i].follow))
-        .collect();
+    let wanted: Vec<Wanted> = indices.iter().map(|&i| probe::wanted(&apps[i].follow)).collect();
     let exchange = async {
         let (mut conversation, complaint) = open.await?;
         match ls_refs::ask(&mut conversation, &wanted).await {
@@ -206,9 +163,7 @@ async fn ask(
             }
         }
     };
-    let answer = tokio::time::timeout(timeout, exchange)
-        .await
-        .unwrap_or_else(|_| Err(timed_out(url, stage, timeout)));
+    let answer = tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| Err(timed_out(url, stage, timeout)));
     let tip = |follow: &Follow| match &answer {
         Ok(answer) => probe::tip_of_answer(url, follow, answer),
         Err(failure) => Err(failure.clone()),

@@ -31,21 +31,11 @@ pub trait Observer {
 }
 
 /// Runs `job` and waits for its end. `stop` ends it early, tree and all.
-pub fn run(
-    job: &Keep,
-    stop: Option<&Stop>,
-    output: &mut Output,
-    observer: &mut impl Observer,
-) -> Result<Kept> {
+pub fn run(job: &Keep, stop: Option<&Stop>, output: &mut Output, observer: &mut impl Observer) -> Result<Kept> {
     let (stdout, stdout_to) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
     let (stderr, stderr_to) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
-    let start = Start {
-        role: Role::Keeper,
-        account: None,
-        umask: 0o022,
-        descriptors: vec![stdout_to, stderr_to],
-        input: None,
-    };
+    let start =
+        Start { role: Role::Keeper, account: None, umask: 0o022, descriptors: vec![stdout_to, stderr_to], input: None };
     let mut keeper = Helper::start(start)?;
     let identity = Identity::of(keeper.pid());
     observer.runs(identity.clone(), None)?;
@@ -67,11 +57,7 @@ pub fn run(
             keeper.hang_up();
         }
         if news.keeper {
-            let patience = Patience {
-                time: Duration::from_secs(10),
-                stop: None,
-                class: Class::Bug,
-            };
+            let patience = Patience { time: Duration::from_secs(10), stop: None, class: Class::Bug };
             match keeper.receive(patience)? {
                 Kept::Started(script) => observer.runs(identity.clone(), script)?,
                 ended => break ended,
@@ -97,32 +83,19 @@ fn wait(keeper: &Helper, pipes: &[Option<File>; 2], stop: Option<&Stop>) -> Resu
     if let Some(stop) = stop {
         fds.push(PollFd::new(stop.descriptor(), PollFlags::POLLIN));
     }
-    fds.extend(
-        pipes
-            .iter()
-            .flatten()
-            .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)),
-    );
+    fds.extend(pipes.iter().flatten().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
     // Without a time limit of its own: the keeper has one, and the run's deadline is a stop.
     match poll(&mut fds, PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(e) => return Err(e.into()),
     }
     let ready = |index: usize| fds.get(index).is_some_and(|fd| fd.any() == Some(true));
-    Ok(News {
-        keeper: ready(0),
-        stop: stop.is_some() && ready(1),
-    })
+    Ok(News { keeper: ready(0), stop: stop.is_some() && ready(1) })
 }
 
 /// Reads what is there, for a moment at most: a script that never stops talking must not keep the
 /// supervisor from hearing anything else.
-fn drain(
-    pipe: &mut Option<File>,
-    stream: Stream,
-    output: &mut Output,
-    observer: &mut impl Observer,
-) -> Result<()> {
+fn drain(pipe: &mut Option<File>, stream: Stream, output: &mut Output, observer: &mut impl Observer) -> Result<()> {
     let end = Instant::now() + Duration::from_millis(100);
     let mut buffer = [0; 64 << 10];
     while let Some(file) = pipe {
@@ -143,18 +116,9 @@ fn drain(
 /// How a command ended, in words: None when it went well.
 pub fn verdict(what: &str, job: &Keep, kept: &Kept) -> Option<String> {
     let limit = duration(job.timeout);
-    let End {
-        cause,
-        exit,
-        signal,
-        left,
-        alive,
-    } = match kept {
+    let End { cause, exit, signal, left, alive } = match kept {
         Kept::NotStarted { errno } => {
-            return Some(format!(
-                "{what} could not be started: {}",
-                start_error(*errno)
-            ));
+            return Some(format!("{what} could not be started: {}", start_error(*errno)));
         }
         Kept::Started(_) => return Some(format!("{what} never ended")),
         Kept::Ended(end) => end,
@@ -170,36 +134,28 @@ pub fn verdict(what: &str, job: &Keep, kept: &Kept) -> Option<String> {
         (_, Some(0), _) => format!("{what} ended and left processes running"),
         (_, Some(code), _) => format!("{what} exited with status {code}"),
         (_, None, Some(number)) => {
-            let name =
-                nix::sys::signal::Signal::try_from(*number).map_or("a signal", |s| s.as_str());
+            let name = nix::sys::signal::Signal::try_from(*number).map_or("a signal", |s| s.as_str());
             format!("{what} was killed by {name} ({number})")
         }
         (_, None, None) => format!("{what} ended in a way that nobody saw"),
     };
     if !left.is_empty() {
-        text.push_str(&format!("; what it left running was ended: {} (start services through systemd: `restart = [\"NAME.service\"]`)", crate::report::printable(&left.join(", "))));
+        text.push_str(&format!(
+            "; what it left running was ended: {} (start services through systemd: `restart = [\"NAME.service\"]`)",
+            crate::report::printable(&left.join(", "))
+        ));
     }
     if !alive.is_empty() {
-        text.push_str(&format!(
-            "; these could not be ended: {}",
-            crate::report::printable(&alive.join(", "))
-        ));
+        text.push_str(&format!("; these could not be ended: {}", crate::report::printable(&alive.join(", "))));
     }
     Some(text)
 }
 
 fn start_error(errno: i32) -> String {
     match Errno::from_raw(errno) {
-        Errno::ENOENT => {
-            "it is not in the commit, or the program in its first line (#!) does not exist"
-                .to_owned()
-        }
-        Errno::EACCES => {
-            "it is not executable: git update-index --chmod=+x FILE, commit and push".to_owned()
-        }
-        Errno::ENOEXEC => {
-            "it has no first line that names its program, such as #!/bin/sh".to_owned()
-        }
+        Errno::ENOENT => "it is not in the commit, or the program in its first line (#!) does not exist".to_owned(),
+        Errno::EACCES => "it is not executable: git update-index --chmod=+x FILE, commit and push".to_owned(),
+        Errno::ENOEXEC => "it has no first line that names its program, such as #!/bin/sh".to_owned(),
         Errno::EPERM => "the change to the deploy user was refused".to_owned(),
         errno => errno.desc().to_owned(),
     }
@@ -208,12 +164,5 @@ fn start_error(errno: i32) -> String {
 /// A failure of the supervision itself, as a deploy's failure.
 pub fn broken(e: anyhow::Error) -> Failure {
     let failure = Failure::of(e);
-    Failure {
-        class: if failure.class == Class::Bug {
-            Class::Deploy
-        } else {
-            failure.class
-        },
-        ..failure
-    }
+    Failure { class: if failure.class == Class::Bug { Class::Deploy } else { failure.class }, ..failure }
 }

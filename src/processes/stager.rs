@@ -27,25 +27,16 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-fn answer(
-    job: StagerJob,
-    input: &mut impl Read,
-    waiting: &mut Option<(PathBuf, Staged)>,
-) -> Result<StagerReply> {
+fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, Staged)>) -> Result<StagerReply> {
     let target = Target::open(&job.directory)?;
     match (job.request, job.layout) {
         (StagerRequest::Inspect, layout) => {
             target.inspect(layout == Layout::Releases)?;
             Ok(StagerReply::Inspected)
         }
-        (
-            StagerRequest::Stage {
-                name,
-                commit,
-                shared,
-            },
-            Layout::Releases,
-        ) => target.stage_release(&name, commit.as_ref(), &shared, input),
+        (StagerRequest::Stage { name, commit, shared }, Layout::Releases) => {
+            target.stage_release(&name, commit.as_ref(), &shared, input)
+        }
         (StagerRequest::Stage { commit, .. }, Layout::InPlace) => {
             let (reply, staged) = target.stage_in_place(commit.as_ref(), input)?;
             *waiting = Some((job.directory, staged));
@@ -65,14 +56,7 @@ fn answer(
             target.switch(release.as_deref())?;
             Ok(StagerReply::Restored)
         }
-        (
-            StagerRequest::Retire {
-                keep,
-                protect,
-                remove,
-            },
-            Layout::Releases,
-        ) => target.retire(keep, &protect, &remove),
+        (StagerRequest::Retire { keep, protect, remove }, Layout::Releases) => target.retire(keep, &protect, &remove),
         (StagerRequest::Restore { .. } | StagerRequest::Retire { .. }, Layout::InPlace) => {
             bail!("a request that makes no sense in place")
         }

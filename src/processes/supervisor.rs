@@ -27,10 +27,7 @@ impl Reader for Trusted {
     }
 
     fn list(&self, folder: &Path) -> Result<Vec<PathBuf>> {
-        if !folder
-            .try_exists()
-            .with_context(|| folder.display().to_string())?
-        {
+        if !folder.try_exists().with_context(|| folder.display().to_string())? {
             return Ok(Vec::new());
         }
         trusted_file::check_folder(folder)?;
@@ -42,9 +39,7 @@ impl Reader for Trusted {
 /// Where an ordinary user's things are when nothing else is said, and root's.
 pub fn load(file: Option<&Path>) -> Result<Config, Failure> {
     let root = Uid::effective().is_root();
-    let host_name = nix::unistd::gethostname()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let host_name = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let (default_file, paths) = if root {
         let paths = Paths {
             state: "/var/lib/poller".into(),
@@ -54,39 +49,22 @@ pub fn load(file: Option<&Path>) -> Result<Config, Failure> {
         (PathBuf::from("/etc/poller/poller.toml"), paths)
     } else {
         let state = xdg("XDG_STATE_HOME", ".local/state")?.join("poller");
-        let paths = Paths {
-            run: state.join("run"),
-            log: state.join("poller.log"),
-            state,
-        };
-        (
-            xdg("XDG_CONFIG_HOME", ".config")?.join("poller/poller.toml"),
-            paths,
-        )
+        let paths = Paths { run: state.join("run"), log: state.join("poller.log"), state };
+        (xdg("XDG_CONFIG_HOME", ".config")?.join("poller/poller.toml"), paths)
     };
-    let defaults = Defaults {
-        host_name,
-        paths,
-        optional_file: file.is_none(),
-    };
+    let defaults = Defaults { host_name, paths, optional_file: file.is_none() };
     let file = file.map_or(default_file, Path::to_owned);
     config::load(&file, defaults, &Trusted).map_err(load_failure)
 }
 
 fn xdg(variable: &str, default: &str) -> Result<PathBuf, Failure> {
     // The specification: a path that is not absolute is to be ignored.
-    if let Some(set) = std::env::var_os(variable)
-        .map(PathBuf::from)
-        .filter(|p| p.is_absolute())
-    {
+    if let Some(set) = std::env::var_os(variable).map(PathBuf::from).filter(|p| p.is_absolute()) {
         return Ok(set);
     }
-    let home = std::env::var_os("HOME")
-        .map(PathBuf::from)
-        .filter(|p| p.is_absolute());
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|p| p.is_absolute());
     let home = home.ok_or_else(|| {
-        Failure::new(Class::Config, "HOME is not set")
-            .help("set it, or name a file: poller --config FILE")
+        Failure::new(Class::Config, "HOME is not set").help("set it, or name a file: poller --config FILE")
     })?;
     Ok(home.join(default))
 }
@@ -98,9 +76,7 @@ pub fn load_failure(error: config::LoadError) -> Failure {
             let text = problem.to_string();
             Failure::new(Class::Config, text)
         }
-        config::LoadError::Read(error) => {
-            missing_is_config(error, "name another one: poller --config FILE")
-        }
+        config::LoadError::Read(error) => missing_is_config(error, "name another one: poller --config FILE"),
     }
 }
 
@@ -112,11 +88,7 @@ fn missing_is_config(error: anyhow::Error, help: &str) -> Failure {
         .any(|e| e.kind() == std::io::ErrorKind::NotFound);
     let failure = Failure::of(error);
     if missing && failure.class == Class::Io {
-        return Failure {
-            class: Class::Config,
-            ..failure
-        }
-        .help(help);
+        return Failure { class: Class::Config, ..failure }.help(help);
     }
     failure
 }
@@ -140,31 +112,19 @@ pub struct Preparation<'c> {
 
 impl<'c> Preparation<'c> {
     pub fn new(config: &'c Config) -> Result<Self> {
-        Ok(Preparation {
-            config,
-            me: Account::current()?,
-            is_root: Uid::effective().is_root(),
-            read: HashMap::new(),
-        })
+        Ok(Preparation { config, me: Account::current()?, is_root: Uid::effective().is_root(), read: HashMap::new() })
     }
 
     pub fn prepare(&mut self, app: &'c App) -> Result<Prepared<'c>> {
         let account = self.deploy_account(app)?;
-        for command in [
-            &app.deploy.build,
-            &app.deploy.script,
-            &app.health.as_ref().map(|h| h.command.clone()),
-        ]
-        .into_iter()
-        .flatten()
+        for command in [&app.deploy.build, &app.deploy.script, &app.health.as_ref().map(|h| h.command.clone())]
+            .into_iter()
+            .flatten()
         {
             let program = Path::new(command.program());
             if program.is_absolute() {
                 trusted_file::check_program(program).map_err(|e| {
-                    missing_is_config(
-                        e,
-                        "name a program of this host, or a file of the release as ./NAME",
-                    )
+                    missing_is_config(e, "name a program of this host, or a file of the release as ./NAME")
                 })?;
             }
         }
@@ -174,58 +134,28 @@ impl<'c> Preparation<'c> {
             (config::Remote::Ssh { .. }, Some(argv)) => Access::Program(argv.clone()),
             (config::Remote::Ssh { .. }, None) => self.key(app)?,
         };
-        let origin = Origin {
-            url: source.url.clone(),
-            remote: source.remote.clone(),
-            access,
-            timeout: source.timeout,
-        };
-        let repository = journal::repository_path(
-            &self.config.paths.state,
-            &source.url,
-            source.identity.as_deref(),
-        )?;
-        Ok(Prepared {
-            app,
-            account,
-            origin,
-            repository,
-        })
+        let origin = Origin { url: source.url.clone(), remote: source.remote.clone(), access, timeout: source.timeout };
+        let repository = journal::repository_path(&self.config.paths.state, &source.url, source.identity.as_deref())?;
+        Ok(Prepared { app, account, origin, repository })
     }
 
     fn deploy_account(&self, app: &App) -> Result<Account> {
         let deploy = &app.deploy;
         if self.is_root {
             let Some(user) = &deploy.user else {
-                return Err(Failure::new(
-                    Class::Config,
-                    format!("{}: `[deploy] user` is missing", app.file.display()),
-                )
-                .help("name the user that the script runs as: user = \"www-data\"")
-                .into());
+                return Err(Failure::new(Class::Config, format!("{}: `[deploy] user` is missing", app.file.display()))
+                    .help("name the user that the script runs as: user = \"www-data\"")
+                    .into());
             };
-            return Account::named(user, deploy.group.as_deref())
-                .with_context(|| app.file.display().to_string());
+            return Account::named(user, deploy.group.as_deref()).with_context(|| app.file.display().to_string());
         }
-        let group = deploy
-            .group
-            .as_deref()
-            .map(|g| nix::unistd::Group::from_name(g))
-            .transpose()?
-            .flatten();
+        let group = deploy.group.as_deref().map(nix::unistd::Group::from_name).transpose()?.flatten();
         let other_user = deploy.user.as_ref().filter(|user| **user != self.me.name);
-        let other_group = deploy
-            .group
-            .as_ref()
-            .filter(|_| group.is_none_or(|g| g.gid.as_raw() != self.me.gid));
+        let other_group = deploy.group.as_ref().filter(|_| group.is_none_or(|g| g.gid.as_raw() != self.me.gid));
         if let Some(other) = other_user.or(other_group) {
             return Err(Failure::new(
                 Class::Refused,
-                format!(
-                    "{}: poller runs as {} and cannot become {other}",
-                    app.file.display(),
-                    self.me.name
-                ),
+                format!("{}: poller runs as {} and cannot become {other}", app.file.display(), self.me.name),
             )
             .help("run it as root, or leave `user` and `group` out of `[deploy]`")
             .into());
@@ -235,14 +165,8 @@ impl<'c> Preparation<'c> {
 
     fn key(&mut self, app: &App) -> Result<Access> {
         let source = &app.source;
-        let path = source
-            .identity
-            .clone()
-            .context("an SSH remote without an identity")?;
-        let new_key = format!(
-            "make one: ssh-keygen -t ed25519 -N '' -f {}",
-            path.display()
-        );
+        let path = source.identity.clone().context("an SSH remote without an identity")?;
+        let new_key = format!("make one: ssh-keygen -t ed25519 -N '' -f {}", path.display());
         let key = match self.file(&path, Secrecy::Private, &new_key) {
             Ok(key) => key,
             Err(e) => return Err(self.public_half(&path).map_or(e, anyhow::Error::from)),
@@ -253,36 +177,22 @@ impl<'c> Preparation<'c> {
             Secrecy::Public,
             "pin the server's host key there: one line, as in OpenSSH's known_hosts",
         )?;
-        Ok(Access::Key {
-            path,
-            key: Secret(key),
-            known_hosts_path,
-            known_hosts,
-        })
+        Ok(Access::Key { path, key: Secret(key), known_hosts_path, known_hosts })
     }
 
     /// A key that others may read is most often the wrong file: the public half.
     fn public_half(&self, path: &Path) -> Option<Failure> {
         let text = trusted_file::read(path, Secrecy::Public).ok()?;
-        let is_public = ["ssh-", "ecdsa-", "sk-"]
-            .iter()
-            .any(|kind| text.starts_with(kind));
+        let is_public = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| text.starts_with(kind));
         is_public.then(|| {
-            Failure::new(
-                Class::Config,
-                format!("{} is a public key, not a private one", path.display()),
-            )
-            .help("`identity` names the private key, whose name has no .pub at its end")
+            Failure::new(Class::Config, format!("{} is a public key, not a private one", path.display()))
+                .help("`identity` names the private key, whose name has no .pub at its end")
         })
     }
 
     fn file(&mut self, path: &Path, secrecy: Secrecy, help: &str) -> Result<String> {
         let read = || trusted_file::read(path, secrecy).map_err(|e| missing_is_config(e, help));
-        Ok(self
-            .read
-            .entry((path.to_owned(), secrecy))
-            .or_insert_with(read)
-            .clone()?)
+        Ok(self.read.entry((path.to_owned(), secrecy)).or_insert_with(read).clone()?)
     }
 
     /// The user for everything that reads what a git server sent. None: poller's own.
@@ -291,19 +201,14 @@ impl<'c> Preparation<'c> {
             return Ok(None);
         }
         let name = &self.config.host.fetch_user;
-        let found = Account::named(name, None)
-            .map_err(Failure::of)
-            .map_err(|failure| {
-                let mut failure = Failure {
-                    message: format!("[host] fetch_user: {}", failure.message),
-                    ..failure
-                };
-                failure.help = vec![format!(
-                    "create it: useradd --system --home-dir {} --shell /usr/sbin/nologin {name}",
-                    self.config.paths.state.display()
-                )];
-                failure
-            })?;
+        let found = Account::named(name, None).map_err(Failure::of).map_err(|failure| {
+            let mut failure = Failure { message: format!("[host] fetch_user: {}", failure.message), ..failure };
+            failure.help = vec![format!(
+                "create it: useradd --system --home-dir {} --shell /usr/sbin/nologin {name}",
+                self.config.paths.state.display()
+            )];
+            failure
+        })?;
         Ok(Some(found))
     }
 }
@@ -322,10 +227,7 @@ pub fn make_folders(paths: &Paths, fetch: Option<&Account>) -> Result<()> {
 
 fn make_folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt, chown};
-    if path
-        .try_exists()
-        .with_context(|| path.display().to_string())?
-    {
+    if path.try_exists().with_context(|| path.display().to_string())? {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
@@ -337,8 +239,7 @@ fn make_folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
         made => made.with_context(|| path.display().to_string())?,
     }
     if let Some(owner) = owner {
-        chown(path, Some(owner.uid), Some(owner.gid))
-            .with_context(|| path.display().to_string())?;
+        chown(path, Some(owner.uid), Some(owner.gid)).with_context(|| path.display().to_string())?;
     }
     Ok(())
 }
@@ -351,11 +252,7 @@ pub fn probe(
     stop: &Stop,
     mut answer: impl FnMut(usize, Result<Probed, Failure>),
 ) {
-    let mut waiting: HashMap<&str, usize> = apps
-        .iter()
-        .enumerate()
-        .map(|(i, p)| (p.app.name.as_str(), i))
-        .collect();
+    let mut waiting: HashMap<&str, usize> = apps.iter().enumerate().map(|(i, p)| (p.app.name.as_str(), i)).collect();
     if waiting.is_empty() {
         return;
     }
@@ -373,32 +270,18 @@ pub fn probe(
     };
     // The prober keeps the time itself, twice for an app: connecting, and the exchange. This stands over
     // what it cannot time, such as a local repository on a dead network disk.
-    let longest = apps
-        .iter()
-        .map(|p| p.origin.timeout)
-        .max()
-        .unwrap_or_default();
+    let longest = apps.iter().map(|p| p.origin.timeout).max().unwrap_or_default();
     let rounds = apps.len().div_ceil(jobs.max(1)) as u32 + 1;
-    let patience = Patience {
-        time: longest * 2 * rounds + Duration::from_secs(10),
-        stop: Some(stop),
-        class: Class::Unreachable,
-    };
+    let patience =
+        Patience { time: longest * 2 * rounds + Duration::from_secs(10), stop: Some(stop), class: Class::Unreachable };
     let result = (|| -> Result<()> {
-        let start = Start {
-            role: Role::Prober,
-            account: fetch,
-            umask: 0o027,
-            descriptors: Vec::new(),
-            input: None,
-        };
+        let start = Start { role: Role::Prober, account: fetch, umask: 0o027, descriptors: Vec::new(), input: None };
         let mut prober = Helper::start(start)?;
         prober.send(&request)?;
         while !waiting.is_empty() {
             let probed: Probed = prober.receive(patience)?;
-            let index = waiting
-                .remove(probed.app.as_str())
-                .context("the prober answered for an app that was not asked for")?;
+            let index =
+                waiting.remove(probed.app.as_str()).context("the prober answered for an app that was not asked for")?;
             answer(index, Ok(probed));
         }
         prober.finish();
@@ -406,16 +289,12 @@ pub fn probe(
     })();
     if let Err(e) = result {
         let failure = Failure::of(e);
-        waiting
-            .into_values()
-            .for_each(|index| answer(index, Err(failure.clone())));
+        waiting.into_values().for_each(|index| answer(index, Err(failure.clone())));
     }
 }
 
 /// Who started this run: the person behind sudo, else the user.
 pub fn who(me: &Account) -> String {
-    let behind_sudo = std::env::var("SUDO_USER")
-        .ok()
-        .filter(|name| !name.is_empty() && Uid::current().is_root());
+    let behind_sudo = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty() && Uid::current().is_root());
     behind_sudo.unwrap_or_else(|| me.name.clone())
 }

@@ -27,9 +27,7 @@ pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>> {
     let mut body = Vec::new();
     match read_frame(from, &mut body)? {
         None => Ok(None),
-        Some(MESSAGE) => Ok(Some(
-            serde_json::from_slice(&body).context("a message that is none")?,
-        )),
+        Some(MESSAGE) => Ok(Some(serde_json::from_slice(&body).context("a message that is none")?)),
         Some(other) => bail!("a frame of the kind {other} where a message was due"),
     }
 }
@@ -65,8 +63,7 @@ pub fn read_frame(from: &mut impl Read, body: &mut Vec<u8>) -> Result<Option<u8>
     let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
     ensure!(length <= LONGEST, "a frame of {length} bytes");
     body.resize(length, 0);
-    from.read_exact(body)
-        .context("the stream ended within a frame")?;
+    from.read_exact(body).context("the stream ended within a frame")?;
     Ok(Some(head[4]))
 }
 
@@ -79,10 +76,7 @@ mod tests {
         let mut pipe = Vec::new();
         send(&mut pipe, &("a", 1)).unwrap();
         let mut reader = pipe.as_slice();
-        assert_eq!(
-            receive::<(String, u32)>(&mut reader).unwrap(),
-            Some(("a".into(), 1))
-        );
+        assert_eq!(receive::<(String, u32)>(&mut reader).unwrap(), Some(("a".into(), 1)));
         assert_eq!(receive::<(String, u32)>(&mut reader).unwrap(), None);
     }
 
@@ -91,10 +85,7 @@ mod tests {
         let mut pipe = Vec::new();
         send(&mut pipe, &"hello").unwrap();
         for length in 1..pipe.len() {
-            assert!(
-                receive::<String>(&mut &pipe[..length]).is_err(),
-                "cut at {length}"
-            );
+            assert!(receive::<String>(&mut &pipe[..length]).is_err(), "cut at {length}");
         }
         assert!(receive::<String>(&mut [0xff; 16].as_slice()).is_err());
     }

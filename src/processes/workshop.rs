@@ -68,26 +68,18 @@ impl<'r> Workshop<'r> {
         quarantine: bool,
         mut progress: impl FnMut(usize, usize, usize),
     ) -> Result<Commit> {
-        let patience = Patience {
-            time: FETCH,
-            stop: Some(self.stop),
-            class: Class::Unreachable,
-        };
-        let request = FetcherRequest::Fetch(Fetch {
+        let patience = Patience { time: FETCH, stop: Some(self.stop), class: Class::Unreachable };
+        let request = FetcherRequest::Fetch(Box::new(Fetch {
             origin: origin.clone(),
             tip: tip.clone(),
             repository: self.repository.clone(),
             quarantine,
-        });
+        }));
         let fetcher = self.fetcher()?;
         let mut reply: Result<FetcherReply, Failure> = fetcher.ask(&request, patience)?;
         loop {
             match reply? {
-                FetcherReply::Progress {
-                    received,
-                    total,
-                    bytes,
-                } => progress(received, total, bytes),
+                FetcherReply::Progress { received, total, bytes } => progress(received, total, bytes),
                 FetcherReply::Fetched { commit } => return Ok(commit),
                 other => return Err(unexpected(&other)),
             }
@@ -96,15 +88,8 @@ impl<'r> Workshop<'r> {
     }
 
     pub fn verify(&mut self, request: Verify) -> Result<Verified> {
-        let patience = Patience {
-            time: VERIFY,
-            stop: Some(self.stop),
-            class: Class::Protocol,
-        };
-        match self
-            .fetcher()?
-            .ask::<_, Result<_, Failure>>(&FetcherRequest::Verify(request), patience)??
-        {
+        let patience = Patience { time: VERIFY, stop: Some(self.stop), class: Class::Protocol };
+        match self.fetcher()?.ask::<_, Result<_, Failure>>(&FetcherRequest::Verify(request), patience)?? {
             FetcherReply::Verified(verified) => Ok(verified),
             other => Err(unexpected(&other)),
         }
@@ -116,35 +101,20 @@ impl<'r> Workshop<'r> {
     }
 
     /// Streams a tree from the fetcher to the stager. `stop` is None for a rollback that must be finished.
-    pub fn stage(
-        &mut self,
-        name: &str,
-        tree: StreamTree,
-        stop: Option<&Stop>,
-    ) -> Result<StagerReply> {
-        let patience = Patience {
-            time: STAGE,
-            stop,
-            class: Class::Io,
-        };
+    pub fn stage(&mut self, name: &str, tree: StreamTree, stop: Option<&Stop>) -> Result<StagerReply> {
+        let patience = Patience { time: STAGE, stop, class: Class::Io };
         let shared = if self.app.target.layout == crate::config::Layout::Releases {
             self.app.target.shared.clone()
         } else {
             Vec::new()
         };
-        let job = self.job(StagerRequest::Stage {
-            name: name.to_owned(),
-            commit: tree.commit.clone(),
-            shared,
-        });
+        let job = self.job(StagerRequest::Stage { name: name.to_owned(), commit: tree.commit.clone(), shared });
         self.both()?;
         let (Some(fetcher), Some(stager)) = (&mut self.fetcher, &mut self.stager) else {
             anyhow::bail!("the helpers are gone");
         };
         stager.send(&job)?;
-        let streamed = match fetcher
-            .ask::<_, Result<FetcherReply, Failure>>(&FetcherRequest::Stream(tree), patience)
-        {
+        let streamed = match fetcher.ask::<_, Result<FetcherReply, Failure>>(&FetcherRequest::Stream(tree), patience) {
             Ok(reply) => reply.map_err(anyhow::Error::from),
             Err(e) => Err(e),
         };
@@ -153,11 +123,7 @@ impl<'r> Workshop<'r> {
             self.fetcher = None;
             if let Some(mut stager) = self.stager.take() {
                 stager.hang_up();
-                let patience = Patience {
-                    time: SMALL,
-                    stop: None,
-                    class: Class::Io,
-                };
+                let patience = Patience { time: SMALL, stop: None, class: Class::Io };
                 let _ = stager.receive::<Result<StagerReply, Failure>>(patience);
             }
             return Err(e);
@@ -167,80 +133,43 @@ impl<'r> Workshop<'r> {
     }
 
     pub fn activate(&mut self, name: &str) -> Result<()> {
-        self.small(StagerRequest::Activate {
-            name: name.to_owned(),
-        })
-        .map(drop)
+        self.small(StagerRequest::Activate { name: name.to_owned() }).map(drop)
     }
 
     pub fn restore(&mut self, release: Option<String>) -> Result<()> {
         self.small(StagerRequest::Restore { release }).map(drop)
     }
 
-    pub fn retire(
-        &mut self,
-        keep: usize,
-        protect: Vec<String>,
-        remove: Vec<String>,
-    ) -> Result<StagerReply> {
-        self.small(StagerRequest::Retire {
-            keep,
-            protect,
-            remove,
-        })
+    pub fn retire(&mut self, keep: usize, protect: Vec<String>, remove: Vec<String>) -> Result<StagerReply> {
+        self.small(StagerRequest::Retire { keep, protect, remove })
     }
 
     pub fn record(&mut self, entry: Entry) -> Result<Commit> {
         let app = self.app.name.as_str().to_owned();
         // What has happened is recorded, told to stop or not.
-        let patience = Patience {
-            time: RECORD,
-            stop: None,
-            class: Class::Io,
-        };
+        let patience = Patience { time: RECORD, stop: None, class: Class::Io };
         if self.fetcher.is_none() {
-            let open = FetcherRequest::Open {
-                repository: self.repository.clone(),
-            };
-            self.fetcher()?
-                .ask::<_, Result<FetcherReply, Failure>>(&open, patience)??;
+            let open = FetcherRequest::Open { repository: self.repository.clone() };
+            self.fetcher()?.ask::<_, Result<FetcherReply, Failure>>(&open, patience)??;
         }
-        let request = FetcherRequest::Record {
-            app,
-            entry: Box::new(entry),
-        };
-        match self
-            .fetcher()?
-            .ask::<_, Result<_, Failure>>(&request, patience)??
-        {
+        let request = FetcherRequest::Record { app, entry: Box::new(entry) };
+        match self.fetcher()?.ask::<_, Result<_, Failure>>(&request, patience)?? {
             FetcherReply::Recorded { head } => Ok(head),
             other => Err(unexpected(&other)),
         }
     }
 
     fn job(&self, request: StagerRequest) -> StagerJob {
-        StagerJob {
-            directory: self.app.target.directory.clone(),
-            layout: self.app.target.layout,
-            request,
-        }
+        StagerJob { directory: self.app.target.directory.clone(), layout: self.app.target.layout, request }
     }
 
     fn small(&mut self, request: StagerRequest) -> Result<StagerReply> {
-        let patience = Patience {
-            time: SMALL,
-            stop: None,
-            class: Class::Io,
-        };
+        let patience = Patience { time: SMALL, stop: None, class: Class::Io };
         let job = self.job(request);
         if self.stager.is_none() {
             self.start_stager()?;
         }
-        let reply = self
-            .stager
-            .as_mut()
-            .context("no stager")?
-            .ask::<_, Result<StagerReply, Failure>>(&job, patience);
+        let reply = self.stager.as_mut().context("no stager")?.ask::<_, Result<StagerReply, Failure>>(&job, patience);
         self.settled(reply)
     }
 
@@ -304,16 +233,9 @@ impl<'r> Workshop<'r> {
         }
         // A stager that was started alone has no fetcher at the other end.
         if self.fetcher.is_none() {
-            let open = FetcherRequest::Open {
-                repository: self.repository.clone(),
-            };
-            let patience = Patience {
-                time: SMALL,
-                stop: None,
-                class: Class::Io,
-            };
-            self.fetcher()?
-                .ask::<_, Result<FetcherReply, Failure>>(&open, patience)??;
+            let open = FetcherRequest::Open { repository: self.repository.clone() };
+            let patience = Patience { time: SMALL, stop: None, class: Class::Io };
+            self.fetcher()?.ask::<_, Result<FetcherReply, Failure>>(&open, patience)??;
         }
         if self.stager.is_none() {
             self.start_stager()?;
@@ -323,9 +245,5 @@ impl<'r> Workshop<'r> {
 }
 
 fn unexpected(reply: &FetcherReply) -> anyhow::Error {
-    Failure::new(
-        Class::Bug,
-        format!("the fetcher answered another question: {reply:?}"),
-    )
-    .into()
+    Failure::new(Class::Bug, format!("the fetcher answered another question: {reply:?}")).into()
 }

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use super::known_hosts::PREFERENCE;
 
-const COMPARE: &str =
-    "First compare the fingerprint with the one that the server's owner publishes.";
+const COMPARE: &str = "First compare the fingerprint with the one that the server's owner publishes.";
 /// How many ignored lines are named: the reason is most likely among the first.
 const LISTED: usize = 5;
 
@@ -47,20 +46,13 @@ pub struct Ignored {
 pub enum HostKeyError {
     /// The file has no line for this host and port, unless one of those that were ignored was
     /// meant to be it.
-    NotPinned {
-        shown: Box<Shown>,
-        ignored: Vec<Ignored>,
-    },
+    NotPinned { shown: Box<Shown>, ignored: Vec<Ignored> },
     /// It has, with other keys.
     Changed { shown: Box<Shown>, pins: Vec<Pin> },
     /// This very key is marked `@revoked`.
     Revoked { shown: Box<Shown>, line: usize },
     /// This very key is pinned for `name`: the host on another port, or without one.
-    OtherPort {
-        shown: Box<Shown>,
-        line: usize,
-        name: String,
-    },
+    OtherPort { shown: Box<Shown>, line: usize, name: String },
     /// All lines for the host have types this build cannot verify. No pins: the
     /// key shown is itself of such a type.
     OnlyUnsupported { shown: Box<Shown>, pins: Vec<Pin> },
@@ -117,10 +109,7 @@ impl fmt::Display for HostKeyError {
                     ssh-keyscan -t ed25519 -p {} {}",
                     shown.port, shown.host
                 )?;
-                if PREFERENCE
-                    .iter()
-                    .any(|known| known.as_str() == shown.key_type)
-                {
+                if PREFERENCE.iter().any(|known| known.as_str() == shown.key_type) {
                     shown.add(f, "If they are the same, add this line to the file:")
                 } else {
                     f.write_str(COMPARE)

@@ -22,23 +22,13 @@ use super::wildcard;
 /// What this build can verify, best first.
 pub(super) const PREFERENCE: [Algorithm; 4] = [
     Algorithm::Ed25519,
-    Algorithm::Ecdsa {
-        curve: EcdsaCurve::NistP256,
-    },
-    Algorithm::Ecdsa {
-        curve: EcdsaCurve::NistP384,
-    },
-    Algorithm::Ecdsa {
-        curve: EcdsaCurve::NistP521,
-    },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
 ];
 /// Key types that are valid in the file and of no use here.
-const UNSUPPORTED: [&str; 4] = [
-    "ssh-rsa",
-    "ssh-dss",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-];
+const UNSUPPORTED: [&str; 4] =
+    ["ssh-rsa", "ssh-dss", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"];
 
 /// The lines of one known_hosts file.
 #[derive(Debug)]
@@ -73,21 +63,12 @@ impl KnownHosts {
     /// Takes the lines that make sense. As with OpenSSH, one bad line does not take away the hosts
     /// on the good ones; a refusal for want of a line names those that were ignored.
     pub fn parse(file: &Path, text: &str) -> KnownHosts {
-        let mut known = KnownHosts {
-            file: file.to_owned(),
-            entries: Vec::new(),
-            ignored: Vec::new(),
-        };
+        let mut known = KnownHosts { file: file.to_owned(), entries: Vec::new(), ignored: Vec::new() };
         for (index, text) in text.lines().enumerate() {
             let line = index + 1;
             match parse_line(text) {
                 Ok(None) => {}
-                Ok(Some((marker, hosts, key))) => known.entries.push(Entry {
-                    line,
-                    marker,
-                    hosts,
-                    key,
-                }),
+                Ok(Some((marker, hosts, key))) => known.entries.push(Entry { line, marker, hosts, key }),
                 Err(why) => known.ignored.push(Ignored { line, why }),
             }
         }
@@ -122,8 +103,7 @@ impl KnownHosts {
             let key = entry.usable();
             key.is_none_or(|key| self.revoked(host, port, key).is_none())
         });
-        let (usable, useless): (Vec<&Entry>, Vec<&Entry>) =
-            valid.partition(|entry| entry.usable().is_some());
+        let (usable, useless): (Vec<&Entry>, Vec<&Entry>) = valid.partition(|entry| entry.usable().is_some());
         if !usable.is_empty() {
             let pins = usable.into_iter().map(Entry::pin).collect();
             return Err(HostKeyError::Changed { shown, pins });
@@ -134,18 +114,13 @@ impl KnownHosts {
         }
         Err(match self.elsewhere(host, key) {
             Some((line, name)) => HostKeyError::OtherPort { shown, line, name },
-            None => HostKeyError::NotPinned {
-                shown,
-                ignored: self.ignored.clone(),
-            },
+            None => HostKeyError::NotPinned { shown, ignored: self.ignored.clone() },
         })
     }
 
     fn pinned(&self, host: &str, port: u16) -> impl Iterator<Item = &Entry> {
         let name = file_name_of(host, port);
-        self.entries
-            .iter()
-            .filter(move |entry| entry.marker == Marker::Pinned && entry.is_about(&name))
+        self.entries.iter().filter(move |entry| entry.marker == Marker::Pinned && entry.is_about(&name))
     }
 
     /// The line that revokes `key`. A leaked key is leaked on every port, so a
@@ -153,9 +128,7 @@ impl KnownHosts {
     fn revoked(&self, host: &str, port: u16, key: &PublicKey) -> Option<usize> {
         let (name, plain) = (file_name_of(host, port), file_name_of(host, 22));
         let revoked = self.entries.iter().find(|entry| {
-            entry.marker == Marker::Revoked
-                && entry.is_for(key)
-                && (entry.is_about(&name) || entry.is_about(&plain))
+            entry.marker == Marker::Revoked && entry.is_for(key) && (entry.is_about(&name) || entry.is_about(&plain))
         });
         revoked.map(|entry| entry.line)
     }
@@ -201,10 +174,8 @@ impl Entry {
             }
             HostPatterns::Patterns(patterns) => {
                 let fits = |pattern: &str| wildcard::fits(&pattern.to_ascii_lowercase(), name);
-                let (no, yes): (Vec<&str>, Vec<&str>) = patterns
-                    .iter()
-                    .map(String::as_str)
-                    .partition(|pattern| pattern.starts_with('!'));
+                let (no, yes): (Vec<&str>, Vec<&str>) =
+                    patterns.iter().map(String::as_str).partition(|pattern| pattern.starts_with('!'));
                 yes.into_iter().any(fits) && !no.into_iter().any(|pattern| fits(&pattern[1..]))
             }
         }
@@ -218,8 +189,7 @@ impl Entry {
     }
 
     fn is_for(&self, key: &PublicKey) -> bool {
-        self.usable()
-            .is_some_and(|own| own.key_data() == key.key_data())
+        self.usable().is_some_and(|own| own.key_data() == key.key_data())
     }
 
     fn pin(&self) -> Pin {
@@ -227,11 +197,7 @@ impl Entry {
             Key::Usable(key) => (key.algorithm().to_string(), Some(fingerprint(key))),
             Key::Unsupported(name) => (name.clone(), None),
         };
-        Pin {
-            line: self.line,
-            key_type,
-            fingerprint,
-        }
+        Pin { line: self.line, key_type, fingerprint }
     }
 }
 
@@ -251,9 +217,7 @@ fn parse_line(text: &str) -> Result<Option<(Marker, HostPatterns, Key)>, String>
     if hosts.starts_with('|') && !hosts.starts_with("|1|") {
         return Err("this way of hashing the host is unknown".to_owned());
     }
-    let hosts: HostPatterns = hosts
-        .parse()
-        .map_err(|_| "the hashed host cannot be read".to_owned())?;
+    let hosts: HostPatterns = hosts.parse().map_err(|_| "the hashed host cannot be read".to_owned())?;
     if UNSUPPORTED.contains(&kind) {
         return Ok(Some((marker, hosts, Key::Unsupported(kind.to_owned()))));
     }
@@ -268,11 +232,7 @@ fn parse_line(text: &str) -> Result<Option<(Marker, HostPatterns, Key)>, String>
 /// The name a host goes by in the file.
 fn file_name_of(host: &str, port: u16) -> String {
     let host = host.to_ascii_lowercase();
-    if port == 22 {
-        host
-    } else {
-        format!("[{host}]:{port}")
-    }
+    if port == 22 { host } else { format!("[{host}]:{port}") }
 }
 
 fn fingerprint(key: &PublicKey) -> String {

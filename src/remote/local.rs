@@ -30,11 +30,7 @@ fn list(path: &Path) -> Result<Vec<Advertised>> {
                     last.peeled = Some(id);
                 }
             }
-            None => found.push(Advertised {
-                name: name.to_owned(),
-                id,
-                peeled: None,
-            }),
+            None => found.push(Advertised { name: name.to_owned(), id, peeled: None }),
         }
     }
     Ok(found)

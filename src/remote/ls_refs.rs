@@ -85,11 +85,7 @@ impl fmt::Display for ProbeError {
             }
             ProbeError::Remote(said) => write!(f, "the git server said: {said}"),
             ProbeError::Unsupported(what) => f.write_str(what),
-            ProbeError::TooMany => write!(
-                f,
-                "the server sent more than {} MiB of references",
-                MAX_READ >> 20
-            ),
+            ProbeError::TooMany => write!(f, "the server sent more than {} MiB of references", MAX_READ >> 20),
         }
     }
 }
@@ -113,24 +109,14 @@ impl From<pkt_line::Error> for ProbeError {
 }
 
 /// Asks once, and ends the conversation. There is no time limit in here.
-pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    wanted: &[Wanted],
-) -> Result<Answer, ProbeError> {
-    let mut talk = Talk {
-        stream: BufReader::new(stream),
-        left: MAX_READ,
-    };
+pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, wanted: &[Wanted]) -> Result<Answer, ProbeError> {
+    let mut talk = Talk { stream: BufReader::new(stream), left: MAX_READ };
     let first = match talk.next().await {
         // Also a greeting that begins like a length ("Access denied").
         Err(ProbeError::Packet(pkt_line::Error::Eof { seen })) => return Err(not_git(&seen)),
         other => other?,
     };
-    let mut answer = Answer {
-        protocol: Protocol::V0,
-        refs: Vec::new(),
-        empty: false,
-    };
+    let mut answer = Answer { protocol: Protocol::V0, refs: Vec::new(), empty: false };
     match first {
         Packet::Data(line) if line == b"version 2" => {
             answer.protocol = Protocol::V2;
@@ -184,11 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
         line_of(self.next().await?)
     }
 
-    async fn version_2(
-        &mut self,
-        wanted: &[Wanted],
-        answer: &mut Answer,
-    ) -> Result<(), ProbeError> {
+    async fn version_2(&mut self, wanted: &[Wanted], answer: &mut Answer) -> Result<(), ProbeError> {
         let (mut ls_refs, mut agent, mut format) = (false, false, false);
         while let Some(line) = self.line().await? {
             let (name, value) = cut(&line, b'=');
@@ -225,10 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
         }
         pkt_line::write_flush(&mut request).await?;
         let stream = &mut self.stream;
-        stream
-            .write_all(&request)
-            .await
-            .map_err(pkt_line::Error::Io)?;
+        stream.write_all(&request).await.map_err(pkt_line::Error::Io)?;
         stream.flush().await.map_err(pkt_line::Error::Io)?;
 
         while let Some(line) = self.line().await? {
@@ -247,12 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
     }
 
     /// `packet` is the first of the list, already read.
-    async fn version_0(
-        &mut self,
-        packet: Packet,
-        wanted: &[Wanted],
-        answer: &mut Answer,
-    ) -> Result<(), ProbeError> {
+    async fn version_0(&mut self, packet: Packet, wanted: &[Wanted], answer: &mut Answer) -> Result<(), ProbeError> {
         // A bare flush is how old servers say that they have nothing.
         let Some(first) = line_of(packet)? else {
             answer.empty = true;
@@ -296,9 +270,7 @@ impl Wanted {
     fn matches(&self, name: &str) -> bool {
         match self {
             Wanted::Ref(wanted) => wanted == name,
-            Wanted::Tags { pattern } => name
-                .strip_prefix(TAGS)
-                .is_some_and(|tag| wildcard::fits(pattern, tag)),
+            Wanted::Tags { pattern } => name.strip_prefix(TAGS).is_some_and(|tag| wildcard::fits(pattern, tag)),
         }
     }
 }
@@ -336,9 +308,7 @@ fn only_sha1(format: &[u8]) -> Result<(), ProbeError> {
         return Ok(());
     }
     let format = quotation(format);
-    Err(ProbeError::Unsupported(format!(
-        "the repository's object format is {format}; poller knows sha1 only"
-    )))
+    Err(ProbeError::Unsupported(format!("the repository's object format is {format}; poller knows sha1 only")))
 }
 
 /// The two sides of the first `at`; without one the second is empty.
@@ -376,15 +346,11 @@ fn is_valid(name: &str) -> bool {
         && !name.contains("..")
         && !name.contains("@{")
         && !name.ends_with('.')
-        && name
-            .split('/')
-            .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"))
+        && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"))
 }
 
 fn not_git(seen: &[u8]) -> ProbeError {
-    ProbeError::NotGit {
-        seen: quotation(seen),
-    }
+    ProbeError::NotGit { seen: quotation(seen) }
 }
 
 /// A quotation that can be shown on any terminal.

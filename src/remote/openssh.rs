@@ -19,48 +19,24 @@ pub fn upload_pack(
     remote: &Remote,
     protocol: Protocol,
 ) -> Result<(Box<dyn Conversation>, Complaint), Failure> {
-    let (
-        Remote::Ssh {
-            user,
-            host,
-            port,
-            path,
-        },
-        [program, arguments @ ..],
-    ) = (remote, argv)
-    else {
-        return Err(Failure::new(
-            Class::Bug,
-            "ssh_command for something that is not SSH",
-        ));
+    let (Remote::Ssh { user, host, port, path }, [program, arguments @ ..]) = (remote, argv) else {
+        return Err(Failure::new(Class::Bug, "ssh_command for something that is not SSH"));
     };
     let mut command = Command::new(program);
     command.args(arguments);
     if protocol == Protocol::V2 {
-        command
-            .args(["-o", "SendEnv=GIT_PROTOCOL"])
-            .env("GIT_PROTOCOL", "version=2");
+        command.args(["-o", "SendEnv=GIT_PROTOCOL"]).env("GIT_PROTOCOL", "version=2");
     }
     if *port != 22 {
         command.args(["-p", &port.to_string()]);
     }
-    command
-        .arg(format!("{user}@{host}"))
-        .arg(format!("git-upload-pack {}", quoted(path)));
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.arg(format!("{user}@{host}")).arg(format!("git-upload-pack {}", quoted(path)));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|e| {
-        Failure::new(
-            Class::Config,
-            format!("ssh_command: {program} cannot be started: {e}"),
-        )
-        .help("name the program by its full path in `[source] ssh_command`")
+        Failure::new(Class::Config, format!("ssh_command: {program} cannot be started: {e}"))
+            .help("name the program by its full path in `[source] ssh_command`")
     })?;
-    let (Some(stdin), Some(stdout), Some(mut stderr)) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    let (Some(stdin), Some(stdout), Some(mut stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return Err(Failure::new(Class::Bug, "a child without its pipes"));
     };
@@ -72,14 +48,7 @@ pub fn upload_pack(
             heard.push(&buffer[..n]);
         }
     });
-    Ok((
-        Box::new(Piped {
-            _child: child,
-            stdin,
-            stdout,
-        }),
-        complaint,
-    ))
+    Ok((Box::new(Piped { _child: child, stdin, stdout }), complaint))
 }
 
 struct Piped {
@@ -90,21 +59,13 @@ struct Piped {
 }
 
 impl AsyncRead for Piped {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.stdout).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Piped {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.stdin).poll_write(cx, buf)
     }
 

@@ -82,11 +82,7 @@ pub async fn read<R: AsyncRead + Unpin>(stream: &mut R) -> Result<Packet, Error>
     if got < head.len() {
         let seen = head[..got].to_vec();
         let all_hex = seen.iter().all(u8::is_ascii_hexdigit);
-        return Err(if all_hex {
-            Error::Eof { seen }
-        } else {
-            Error::Garbage { seen }
-        });
+        return Err(if all_hex { Error::Eof { seen } } else { Error::Garbage { seen } });
     }
     let length = match length(head) {
         Some(0) => return Ok(Packet::Flush),
@@ -227,10 +223,7 @@ mod tests {
             assert_eq!((got, seen.as_slice()), (name, quoted));
         }
         for bytes in ["fff1", "ffff"] {
-            assert!(matches!(
-                read(&mut bytes.as_bytes()).await,
-                Err(Error::TooLong)
-            ));
+            assert!(matches!(read(&mut bytes.as_bytes()).await, Err(Error::TooLong)));
         }
         let sent = write_data(&mut Vec::new(), &[0; MAX_PACKET - 3]).await;
         assert!(matches!(sent, Err(Error::TooLong)));

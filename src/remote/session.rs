@@ -49,32 +49,17 @@ impl Stage {
 /// The failure for a server that took longer than `timeout`.
 pub fn timed_out(url: &str, stage: &Stage, timeout: Duration) -> Failure {
     let limit = duration(timeout);
-    Failure::new(
-        Class::Unreachable,
-        format!("{url}: no answer within {limit} while {}", stage.now()),
-    )
-    .help("nothing was changed; the next poll tries again")
+    Failure::new(Class::Unreachable, format!("{url}: no answer within {limit} while {}", stage.now()))
+        .help("nothing was changed; the next poll tries again")
 }
 
 impl Session {
     /// Connects and authenticates. The caller sets the deadline.
     pub async fn open(origin: &Origin, stage: &Stage) -> Result<Session, Failure> {
-        let (
-            Remote::Ssh {
-                user, host, port, ..
-            },
-            Access::Key {
-                path,
-                key,
-                known_hosts_path,
-                known_hosts,
-            },
-        ) = (&origin.remote, &origin.access)
+        let (Remote::Ssh { user, host, port, .. }, Access::Key { path, key, known_hosts_path, known_hosts }) =
+            (&origin.remote, &origin.access)
         else {
-            return Err(Failure::new(
-                Class::Bug,
-                "an SSH session for something that is not SSH",
-            ));
+            return Err(Failure::new(Class::Bug, "an SSH session for something that is not SSH"));
         };
         let key = private_key(path, &key.0)?;
         let pinned = KnownHosts::parse(known_hosts_path, known_hosts);
@@ -87,14 +72,9 @@ impl Session {
             window_size: 8 << 20,
             ..client::Config::default()
         };
-        let handler = Client {
-            pinned,
-            host: host.clone(),
-            port: *port,
-        };
-        let mut handle = client::connect_stream(Arc::new(config), stream, handler)
-            .await
-            .map_err(|e| e.into_failure(host, *port))?;
+        let handler = Client { pinned, host: host.clone(), port: *port };
+        let mut handle =
+            client::connect_stream(Arc::new(config), stream, handler).await.map_err(|e| e.into_failure(host, *port))?;
 
         stage.enter("authenticating");
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
@@ -102,10 +82,7 @@ impl Session {
             .authenticate_publickey(user, key.clone())
             .await
             .map_err(|e| SessionError::from(e).into_failure(host, *port))?;
-        if let AuthResult::Failure {
-            remaining_methods, ..
-        } = answer
-        {
+        if let AuthResult::Failure { remaining_methods, .. } = answer {
             // russh reports a connection that broke during the login as a rejection without alternatives.
             if remaining_methods.is_empty()
                 && let Ok(Err(e)) = tokio::time::timeout(Duration::from_secs(1), handle).await
@@ -114,10 +91,7 @@ impl Session {
             }
             return Err(rejected(user, host, path, &key));
         }
-        Ok(Session {
-            handle,
-            host: host.clone(),
-        })
+        Ok(Session { handle, host: host.clone() })
     }
 
     /// Runs `git-upload-pack` for a repository on a channel of its own.
@@ -132,16 +106,10 @@ impl Session {
         let mut channel = self.handle.channel_open_session().await.map_err(broken)?;
         if protocol == Protocol::V2 {
             // A server that does not accept the variable answers in v0, which is understood too.
-            channel
-                .set_env(false, "GIT_PROTOCOL", "version=2")
-                .await
-                .map_err(broken)?;
+            channel.set_env(false, "GIT_PROTOCOL", "version=2").await.map_err(broken)?;
         }
         let command = format!("git-upload-pack {}", quoted(path));
-        channel
-            .exec(true, command.as_bytes())
-            .await
-            .map_err(broken)?;
+        channel.exec(true, command.as_bytes()).await.map_err(broken)?;
         let complaint = Complaint::default();
         loop {
             match channel.wait().await {
@@ -149,26 +117,17 @@ impl Session {
                 Some(ChannelMsg::ExtendedData { data, .. }) => complaint.push(&data),
                 Some(ChannelMsg::WindowAdjusted { .. }) => {}
                 _ => {
-                    let said = complaint
-                        .text()
-                        .map(|t| format!(": {t}"))
-                        .unwrap_or_default();
+                    let said = complaint.text().map(|t| format!(": {t}")).unwrap_or_default();
                     return Err(Failure::new(
                         Class::Protocol,
-                        format!(
-                            "{} accepts the key but will not run git-upload-pack{said}",
-                            self.host
-                        ),
+                        format!("{} accepts the key but will not run git-upload-pack{said}", self.host),
                     )
                     .help("is it a git server, and may this key read the repository?"));
                 }
             }
         }
         stage.enter("waiting for git-upload-pack");
-        Ok((
-            Box::new(conversation(channel, complaint.clone())),
-            complaint,
-        ))
+        Ok((Box::new(conversation(channel, complaint.clone())), complaint))
     }
 }
 
@@ -178,10 +137,8 @@ pub fn quoted(path: &str) -> String {
 }
 
 async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prompt, Failure> {
-    let unreachable = |what: String| {
-        Failure::new(Class::Unreachable, what)
-            .help("nothing was changed; the next poll tries again")
-    };
+    let unreachable =
+        |what: String| Failure::new(Class::Unreachable, what).help("nothing was changed; the next poll tries again");
     stage.enter("resolving the name");
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
         .await
@@ -192,9 +149,7 @@ async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prompt, Failure
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
-                stream
-                    .set_nodelay(true)
-                    .map_err(|e| unreachable(format!("{host} port {port}: {e}")))?;
+                stream.set_nodelay(true).map_err(|e| unreachable(format!("{host} port {port}: {e}")))?;
                 return Ok(Prompt(stream));
             }
             Err(e) => last = Some(e),
@@ -206,19 +161,9 @@ async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prompt, Failure
 
 /// Offers the algorithms of the keys that are pinned, so that the server shows one of those.
 fn preferred(pinned: Vec<Algorithm>) -> Preferred {
-    let all = || {
-        Preferred::default()
-            .key
-            .iter()
-            .filter(|&a| !a.clone().is_rsa())
-            .cloned()
-            .collect()
-    };
+    let all = || Preferred::default().key.iter().filter(|&a| !a.clone().is_rsa()).cloned().collect();
     let key: Vec<Algorithm> = if pinned.is_empty() { all() } else { pinned };
-    Preferred {
-        key: Cow::Owned(key),
-        ..Preferred::default()
-    }
+    Preferred { key: Cow::Owned(key), ..Preferred::default() }
 }
 
 fn private_key(path: &Path, text: &str) -> Result<PrivateKey, Failure> {
@@ -234,14 +179,10 @@ fn private_key(path: &Path, text: &str) -> Result<PrivateKey, Failure> {
     let key = match russh::keys::decode_secret_key(text, None) {
         Ok(key) => key,
         Err(russh::keys::Error::KeyIsEncrypted) => return Err(passphrase()),
-        Err(russh::keys::Error::UnsupportedKeyType {
-            key_type_string, ..
-        }) => {
+        Err(russh::keys::Error::UnsupportedKeyType { key_type_string, .. }) => {
             return Err(Failure::new(
                 Class::Config,
-                format!(
-                    "the key {path} is of the type {key_type_string}, which poller does not use"
-                ),
+                format!("the key {path} is of the type {key_type_string}, which poller does not use"),
             )
             .help(new_key));
         }
@@ -260,10 +201,7 @@ fn private_key(path: &Path, text: &str) -> Result<PrivateKey, Failure> {
     if key.algorithm().is_rsa() || key.algorithm().is_dsa() {
         return Err(Failure::new(
             Class::Config,
-            format!(
-                "the key {path} is of the type {}, which poller does not use",
-                key.algorithm()
-            ),
+            format!("the key {path} is of the type {}, which poller does not use", key.algorithm()),
         )
         .help(new_key));
     }
@@ -273,21 +211,11 @@ fn private_key(path: &Path, text: &str) -> Result<PrivateKey, Failure> {
 fn rejected(user: &str, host: &str, path: &Path, key: &PrivateKeyWithHashAlg) -> Failure {
     let public = key.public_key();
     let fingerprint = public.fingerprint(russh::keys::HashAlg::Sha256);
-    let failure = Failure::new(
-        Class::Refused,
-        format!(
-            "{user}@{host} rejected the key {} ({fingerprint})",
-            path.display()
-        ),
-    );
+    let failure =
+        Failure::new(Class::Refused, format!("{user}@{host} rejected the key {} ({fingerprint})", path.display()));
     match public.to_openssh() {
-        Ok(line) => failure.help(format!(
-            "add it as a read-only deploy key of the repository: {line}"
-        )),
-        Err(_) => failure.help(format!(
-            "add it as a read-only deploy key: ssh-keygen -y -f {}",
-            path.display()
-        )),
+        Ok(line) => failure.help(format!("add it as a read-only deploy key of the repository: {line}")),
+        Err(_) => failure.help(format!("add it as a read-only deploy key: ssh-keygen -y -f {}", path.display())),
     }
 }
 
@@ -301,13 +229,8 @@ pub struct Client {
 impl client::Handler for Client {
     type Error = SessionError;
 
-    async fn check_server_key(
-        &mut self,
-        shown: &PublicKeyOrCertificate,
-    ) -> Result<bool, SessionError> {
-        self.pinned
-            .check(&self.host, self.port, &shown.public_key())
-            .map_err(SessionError::HostKey)?;
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, SessionError> {
+        self.pinned.check(&self.host, self.port, &shown.public_key()).map_err(SessionError::HostKey)?;
         Ok(true)
     }
 }
@@ -335,11 +258,7 @@ impl fmt::Display for SessionError {
 
 impl SessionError {
     fn into_failure(self, host: &str, port: u16) -> Failure {
-        let at = if port == 0 {
-            host.to_owned()
-        } else {
-            format!("{host} port {port}")
-        };
+        let at = if port == 0 { host.to_owned() } else { format!("{host} port {port}") };
         match self {
             SessionError::HostKey(e) => {
                 let text = e.to_string();
@@ -348,35 +267,23 @@ impl SessionError {
                 Failure {
                     class: Class::Protocol,
                     message,
-                    help: lines
-                        .map(|l| l.trim().to_owned())
-                        .filter(|l| !l.is_empty())
-                        .collect(),
+                    help: lines.map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()).collect(),
                 }
             }
             SessionError::Ssh(russh::Error::Version) => {
                 Failure::new(Class::Protocol, format!("{at} does not speak SSH 2"))
                     .help("are host and port those of an SSH server?")
             }
-            SessionError::Ssh(e @ russh::Error::NoCommonAlgo { .. }) => Failure::new(
-                Class::Protocol,
-                format!("{at}: {e}"),
-            )
-            .help(
-                "pin a key of a kind that the server has, in known_hosts: ssh-keyscan shows them",
-            ),
-            SessionError::Ssh(
-                russh::Error::WrongServerSig | russh::Error::PacketAuth | russh::Error::Kex,
-            ) => Failure::new(
-                Class::Protocol,
-                format!("{at}: the key exchange failed its check"),
-            )
-            .help("something between here and the server changes what is sent"),
-            SessionError::Ssh(e) => Failure::new(
-                Class::Unreachable,
-                format!("{at}: the SSH connection broke: {e}"),
-            )
-            .help("nothing was changed; the next poll tries again"),
+            SessionError::Ssh(e @ russh::Error::NoCommonAlgo { .. }) => {
+                Failure::new(Class::Protocol, format!("{at}: {e}"))
+                    .help("pin a key of a kind that the server has, in known_hosts: ssh-keyscan shows them")
+            }
+            SessionError::Ssh(russh::Error::WrongServerSig | russh::Error::PacketAuth | russh::Error::Kex) => {
+                Failure::new(Class::Protocol, format!("{at}: the key exchange failed its check"))
+                    .help("something between here and the server changes what is sent")
+            }
+            SessionError::Ssh(e) => Failure::new(Class::Unreachable, format!("{at}: the SSH connection broke: {e}"))
+                .help("nothing was changed; the next poll tries again"),
         }
     }
 }
@@ -386,11 +293,7 @@ impl SessionError {
 struct Prompt(TcpStream);
 
 impl AsyncRead for Prompt {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let done = Pin::new(&mut self.0).poll_read(cx, buf);
         if done.is_ready() {
             // The kernel forgets the option; it only ever speeds things up, so a refusal is no error.
@@ -401,11 +304,7 @@ impl AsyncRead for Prompt {
 }
 
 impl AsyncWrite for Prompt {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
 
@@ -426,9 +325,7 @@ fn conversation(channel: Channel<Msg>, complaint: Complaint) -> impl Conversatio
         while let Some(message) = from_server.wait().await {
             match message {
                 ChannelMsg::Data { data } => {
-                    if filling.write_all(&data).await.is_err() {
-                        return;
-                    }
+                    let Ok(()) = filling.write_all(&data).await else { return };
                 }
                 ChannelMsg::ExtendedData { data, .. } => complaint.push(&data),
                 // After Eof the exit status and late complaints still come.
@@ -437,10 +334,7 @@ fn conversation(channel: Channel<Msg>, complaint: Complaint) -> impl Conversatio
             }
         }
     });
-    Spoken {
-        filled,
-        writer: Box::pin(to_server.make_writer()),
-    }
+    Spoken { filled, writer: Box::pin(to_server.make_writer()) }
 }
 
 struct Spoken {
@@ -449,21 +343,13 @@ struct Spoken {
 }
 
 impl AsyncRead for Spoken {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.filled).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Spoken {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.writer.as_mut().poll_write(cx, buf)
     }
 

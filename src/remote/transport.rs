@@ -43,10 +43,7 @@ impl Broken {
 /// Opens a conversation in the protocol that libgit2 speaks. `origin` is not a local one.
 pub fn open(origin: &Origin) -> Result<(Stream, Broken, Complaint), Failure> {
     let bug = |e: io::Error| Failure::new(Class::Bug, format!("the runtime: {e}"));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(bug)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(bug)?;
     let stage = Stage::default();
     let opened = runtime.block_on(async {
         tokio::time::timeout(origin.timeout, connect(origin, &stage))
@@ -68,29 +65,14 @@ pub fn open(origin: &Origin) -> Result<(Stream, Broken, Complaint), Failure> {
 async fn connect(origin: &Origin, stage: &Stage) -> Result<(Held, Complaint), Failure> {
     if let Access::Program(argv) = &origin.access {
         let (conversation, complaint) = openssh::upload_pack(argv, &origin.remote, Protocol::V0)?;
-        return Ok((
-            Held {
-                conversation,
-                _session: None,
-            },
-            complaint,
-        ));
+        return Ok((Held { conversation, _session: None }, complaint));
     }
     let session = Session::open(origin, stage).await?;
     let crate::config::Remote::Ssh { path, .. } = &origin.remote else {
-        return Err(Failure::new(
-            Class::Bug,
-            "a transport for a local repository",
-        ));
+        return Err(Failure::new(Class::Bug, "a transport for a local repository"));
     };
     let (conversation, complaint) = session.upload_pack(path, Protocol::V0, stage).await?;
-    Ok((
-        Held {
-            conversation,
-            _session: Some(session),
-        },
-        complaint,
-    ))
+    Ok((Held { conversation, _session: Some(session) }, complaint))
 }
 
 impl Stream {
@@ -114,8 +96,7 @@ impl Stream {
                 ),
             ),
         };
-        let failure =
-            Failure::new(class, text).help("nothing was changed; the next poll tries again");
+        let failure = Failure::new(class, text).help("nothing was changed; the next poll tries again");
         let error = io::Error::other(failure.message.clone());
         *self.broken.0.lock().unwrap_or_else(|e| e.into_inner()) = Some(failure);
         Err(error)
@@ -123,18 +104,13 @@ impl Stream {
 }
 
 /// The timer must be made within the runtime, hence an async function.
-async fn limit<T>(
-    timeout: Duration,
-    work: impl Future<Output = T>,
-) -> Result<T, tokio::time::error::Elapsed> {
+async fn limit<T>(timeout: Duration, work: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {
     tokio::time::timeout(timeout, work).await
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.step("reading", async |conversation| {
-            conversation.read(buffer).await
-        })
+        self.step("reading", async |conversation| conversation.read(buffer).await)
     }
 }
 

@@ -20,8 +20,7 @@ pub fn highest<'a>(pattern: &str, refs: &'a [Advertised]) -> Option<&'a Advertis
         wanted.then_some((version, one))
     });
     // By name as well, so that 1.2 beside 1.2.0 does not depend on the order.
-    tags.max_by(|(a, one), (b, two)| a.cmp(b).then_with(|| one.name.cmp(&two.name)))
-        .map(|(_, one)| one)
+    tags.max_by(|(a, one), (b, two)| a.cmp(b).then_with(|| one.name.cmp(&two.name))).map(|(_, one)| one)
 }
 
 /// The part of a pattern before its first wildcard.
@@ -61,13 +60,7 @@ fn version(text: &str) -> Option<Version> {
         *parts.get_mut(at)? = number.parse().ok().filter(|_| digits)?;
     }
     let [major, minor, patch] = parts;
-    Some(Version {
-        major,
-        minor,
-        patch,
-        pre: Prerelease::new(pre).ok()?,
-        build: BuildMetadata::new(build).ok()?,
-    })
+    Some(Version { major, minor, patch, pre: Prerelease::new(pre).ok()?, build: BuildMetadata::new(build).ok()? })
 }
 
 #[cfg(test)]
@@ -87,28 +80,12 @@ mod tests {
             ("v2.0.0-*", "v2.0.0-rc1 v2.0.0-beta", "v2.0.0-rc1"),
             ("v*", "v1.0.0+b1 v1.0.0+b2", "v1.0.0+b2"),
             ("v*", "v1.2 v1.2.0", "v1.2.0"),
-            (
-                "v*",
-                "v1.2.3.4 v1. v.1 v+1 v1.x v1- v v99999999999999999999",
-                "",
-            ),
-            (
-                "release-*",
-                "release-1.2 release-v1.3 release-x",
-                "release-v1.3",
-            ),
+            ("v*", "v1.2.3.4 v1. v.1 v+1 v1.x v1- v v99999999999999999999", ""),
+            ("release-*", "release-1.2 release-v1.3 release-x", "release-v1.3"),
             ("release-*", "release-2.0.0-rc1 release-1.9", "release-1.9"),
             ("release-*", "release-2.0.0-rc1", ""),
-            (
-                "release-*-rc*",
-                "release-2.0.0-rc1 release-1.9",
-                "release-2.0.0-rc1",
-            ),
-            (
-                "release-2.0.0-rc1",
-                "release-2.0.0-rc1",
-                "release-2.0.0-rc1",
-            ),
+            ("release-*-rc*", "release-2.0.0-rc1 release-1.9", "release-2.0.0-rc1"),
+            ("release-2.0.0-rc1", "release-2.0.0-rc1", "release-2.0.0-rc1"),
             ("v2.0.0-rc1", "v2.0.0-rc1", "v2.0.0-rc1"),
             ("v1.*", "v1.2.3 v1.10 v2.0.0 v1.x", "v1.10"),
             ("v1*", "v1.2.3 v10.0.0 v2.0.0", "v10.0.0"),
@@ -121,11 +98,7 @@ mod tests {
         ];
         for (pattern, tags, expected) in table {
             let refs = |prefix: &str| -> Vec<Advertised> {
-                let one = |tag| Advertised {
-                    name: format!("{prefix}{tag}"),
-                    id: [1; 20],
-                    peeled: None,
-                };
+                let one = |tag| Advertised { name: format!("{prefix}{tag}"), id: [1; 20], peeled: None };
                 tags.split_whitespace().map(one).collect()
             };
             let name = |one: &Advertised| one.name.replace(TAGS, "");

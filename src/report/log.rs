@@ -50,10 +50,7 @@ pub fn open(path: &Path, run: &str, verbose: bool) -> Result<Health> {
         .open(path)
         .with_context(|| path.display().to_string())?;
     let folder = path.parent().context("a log without a folder")?;
-    let name = path
-        .file_name()
-        .and_then(|n| n.to_str())
-        .context("a log file's name that is not UTF-8")?;
+    let name = path.file_name().and_then(|n| n.to_str()).context("a log file's name that is not UTF-8")?;
     let appender = RollingFileAppender::builder()
         .rotation(Rotation::NEVER)
         .filename_prefix(name)
@@ -86,21 +83,14 @@ impl<S: Subscriber> Layer<S> for JsonLines {
         }
         let mut line = Map::new();
         line.insert("ts".into(), format!("{:.6}", Timestamp::now()).into());
-        line.insert(
-            "level".into(),
-            metadata.level().as_str().to_lowercase().into(),
-        );
+        line.insert("level".into(), metadata.level().as_str().to_lowercase().into());
         line.insert("run".into(), self.run.as_str().into());
         event.record(&mut Fields(&mut line));
         let text = encode(&line);
         let mut to = self.to.lock().unwrap_or_else(|e| e.into_inner());
         // One write a line: with O_APPEND, lines of two runs never mix.
         if let Err(e) = to.write_all(text.as_bytes()) {
-            self.health
-                .0
-                .lock()
-                .unwrap_or_else(|e| e.into_inner())
-                .get_or_insert(e.to_string());
+            self.health.0.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e.to_string());
         }
     }
 }
@@ -125,11 +115,7 @@ struct Fields<'a>(&'a mut Map<String, Value>);
 
 impl Fields<'_> {
     fn put(&mut self, field: &Field, value: Value) {
-        let name = if field.name() == "message" {
-            "msg"
-        } else {
-            field.name()
-        };
+        let name = if field.name() == "message" { "msg" } else { field.name() };
         self.0.insert(name.to_owned(), value);
     }
 }
@@ -163,17 +149,10 @@ mod tests {
     #[test]
     fn what_a_script_says_cannot_forge_a_line_or_a_terminal_code() {
         let mut line = Map::new();
-        line.insert(
-            "msg".into(),
-            "a\n{\"forged\":1}\x1b[2J\u{9b}m\x7f\u{202e}".into(),
-        );
+        line.insert("msg".into(), "a\n{\"forged\":1}\x1b[2J\u{9b}m\x7f\u{202e}".into());
         let text = encode(&line);
         assert_eq!(text.matches('\n').count(), 1);
-        assert!(
-            text.trim_end()
-                .chars()
-                .all(|c| !super::super::is_treacherous(c))
-        );
+        assert!(text.trim_end().chars().all(|c| !super::super::is_treacherous(c)));
         let back: Map<String, Value> = serde_json::from_str(&text).unwrap();
         assert_eq!(back, line);
     }

@@ -31,45 +31,21 @@ pub enum Say {
 }
 
 /// A pure function of what was said before, how this poll ended, and the time.
-pub fn decide(
-    before: Option<&Reported>,
-    failure: Option<&str>,
-    now: Timestamp,
-) -> (Say, Option<Reported>) {
+pub fn decide(before: Option<&Reported>, failure: Option<&str>, now: Timestamp) -> (Say, Option<Reported>) {
     let day = SignedDuration::from_hours(24);
     match (before, failure) {
         (None, None) => (Say::Nothing, None),
-        (Some(before), None) => (
-            Say::Recovered {
-                since: before.since,
-            },
-            None,
-        ),
+        (Some(before), None) => (Say::Recovered { since: before.since }, None),
         (Some(before), Some(failure)) if before.failure == failure => {
             // A clock that was set back must not silence a failure for long.
             let silent = now.duration_since(before.at).abs();
             if silent < day {
                 (Say::Nothing, Some(before.clone()))
             } else {
-                (
-                    Say::StillFailing {
-                        since: before.since,
-                    },
-                    Some(Reported {
-                        at: now,
-                        ..before.clone()
-                    }),
-                )
+                (Say::StillFailing { since: before.since }, Some(Reported { at: now, ..before.clone() }))
             }
         }
-        (_, Some(failure)) => (
-            Say::Failure,
-            Some(Reported {
-                failure: failure.to_owned(),
-                since: now,
-                at: now,
-            }),
-        ),
+        (_, Some(failure)) => (Say::Failure, Some(Reported { failure: failure.to_owned(), since: now, at: now })),
     }
 }
 

@@ -28,61 +28,20 @@ pub struct Sample {
     pub git_errors: u64,
 }
 
-const STATES: [&str; 9] = [
-    "ok",
-    "pending",
-    "frozen",
-    "failed",
-    "broken",
-    "interrupted",
-    "refused",
-    "unreachable",
-    "new",
-];
+const STATES: [&str; 9] =
+    ["ok", "pending", "frozen", "failed", "broken", "interrupted", "refused", "unreachable", "new"];
 
 /// Name, kind, help: also the order in the file.
 const FAMILIES: [(&str, &str, &str); 10] = [
     ("poller_app_info", "gauge", "What is deployed; always 1."),
-    (
-        "poller_app_state",
-        "gauge",
-        "1 for the state that the app is in, 0 for the others.",
-    ),
-    (
-        "poller_deploys_total",
-        "counter",
-        "Deploys begun, by outcome.",
-    ),
-    (
-        "poller_git_errors_total",
-        "counter",
-        "Exchanges with a git server that failed.",
-    ),
-    (
-        "poller_git_operations_total",
-        "counter",
-        "Exchanges with a git server.",
-    ),
-    (
-        "poller_last_deploy_duration_seconds",
-        "gauge",
-        "How long the last deploy took.",
-    ),
-    (
-        "poller_last_deploy_timestamp_seconds",
-        "gauge",
-        "When the last deploy ended, seconds since the epoch.",
-    ),
-    (
-        "poller_last_poll_success_timestamp_seconds",
-        "gauge",
-        "When the server answered last, seconds since the epoch.",
-    ),
-    (
-        "poller_last_poll_timestamp_seconds",
-        "gauge",
-        "When the app was polled last, seconds since the epoch.",
-    ),
+    ("poller_app_state", "gauge", "1 for the state that the app is in, 0 for the others."),
+    ("poller_deploys_total", "counter", "Deploys begun, by outcome."),
+    ("poller_git_errors_total", "counter", "Exchanges with a git server that failed."),
+    ("poller_git_operations_total", "counter", "Exchanges with a git server."),
+    ("poller_last_deploy_duration_seconds", "gauge", "How long the last deploy took."),
+    ("poller_last_deploy_timestamp_seconds", "gauge", "When the last deploy ended, seconds since the epoch."),
+    ("poller_last_poll_success_timestamp_seconds", "gauge", "When the server answered last, seconds since the epoch."),
+    ("poller_last_poll_timestamp_seconds", "gauge", "When the app was polled last, seconds since the epoch."),
     ("poller_polls_total", "counter", "Polls, by outcome."),
 ];
 
@@ -101,11 +60,7 @@ pub fn update(path: &Path, samples: &[Sample], now: f64) -> Result<()> {
     let write = || -> std::io::Result<()> {
         // Left by a run that was killed; the exporter reads *.prom only.
         let _ = fs::remove_file(&partial);
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(&partial)?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&partial)?;
         file.write_all(text.as_bytes())?;
         fs::rename(&partial, path)
     };
@@ -147,35 +102,15 @@ fn apply(mut series: Series, samples: &[Sample], now: f64) -> Series {
         }
         series.insert(format!("poller_last_poll_timestamp_seconds{{{app}}}"), now);
         if sample.polled {
-            series.insert(
-                format!("poller_last_poll_success_timestamp_seconds{{{app}}}"),
-                now,
-            );
+            series.insert(format!("poller_last_poll_success_timestamp_seconds{{{app}}}"), now);
         }
-        *series
-            .entry(format!(
-                "poller_polls_total{{{app},outcome=\"{}\"}}",
-                sample.outcome
-            ))
-            .or_default() += 1.0;
+        *series.entry(format!("poller_polls_total{{{app},outcome=\"{}\"}}", sample.outcome)).or_default() += 1.0;
         if let Some((outcome, seconds)) = sample.deploy {
-            *series
-                .entry(format!(
-                    "poller_deploys_total{{{app},outcome=\"{outcome}\"}}"
-                ))
-                .or_default() += 1.0;
-            series.insert(
-                format!("poller_last_deploy_timestamp_seconds{{{app}}}"),
-                now,
-            );
-            series.insert(
-                format!("poller_last_deploy_duration_seconds{{{app}}}"),
-                seconds,
-            );
+            *series.entry(format!("poller_deploys_total{{{app},outcome=\"{outcome}\"}}")).or_default() += 1.0;
+            series.insert(format!("poller_last_deploy_timestamp_seconds{{{app}}}"), now);
+            series.insert(format!("poller_last_deploy_duration_seconds{{{app}}}"), seconds);
         }
-        *series
-            .entry("poller_git_operations_total".into())
-            .or_default() += sample.git_operations as f64;
+        *series.entry("poller_git_operations_total".into()).or_default() += sample.git_operations as f64;
         *series.entry("poller_git_errors_total".into()).or_default() += sample.git_errors as f64;
     }
     series
@@ -184,10 +119,7 @@ fn apply(mut series: Series, samples: &[Sample], now: f64) -> Series {
 fn render(series: &Series) -> String {
     let mut text = String::new();
     for (family, kind, help) in FAMILIES {
-        let own = series
-            .iter()
-            .filter(|(name, _)| name.split('{').next() == Some(family))
-            .collect::<Vec<_>>();
+        let own = series.iter().filter(|(name, _)| name.split('{').next() == Some(family)).collect::<Vec<_>>();
         if own.is_empty() {
             continue;
         }
@@ -201,9 +133,7 @@ fn render(series: &Series) -> String {
 
 /// A label's value as the exposition format wants it; a ref's name may hold a quote.
 fn escaped(text: &str) -> String {
-    super::printable(text)
-        .replace('\\', r"\\")
-        .replace('"', "\\\"")
+    super::printable(text).replace('\\', r"\\").replace('"', "\\\"")
 }
 
 #[cfg(test)]
@@ -226,11 +156,7 @@ mod tests {
 
     #[test]
     fn counters_go_on_and_other_apps_keep_their_lines() {
-        let first = render(&apply(
-            Series::new(),
-            &[sample("a", "1", "ok"), sample("b", "2", "ok")],
-            10.0,
-        ));
+        let first = render(&apply(Series::new(), &[sample("a", "1", "ok"), sample("b", "2", "ok")], 10.0));
         let second = render(&apply(parse(&first), &[sample("a", "3", "failed")], 20.0));
         for line in [
             "poller_polls_total{app=\"a\",outcome=\"deployed\"} 2",
@@ -241,15 +167,9 @@ mod tests {
             "poller_last_poll_timestamp_seconds{app=\"b\"} 10",
             "poller_git_operations_total 6",
         ] {
-            assert!(
-                second.lines().any(|l| l == line),
-                "{line} is not in\n{second}"
-            );
+            assert!(second.lines().any(|l| l == line), "{line} is not in\n{second}");
         }
         assert!(!second.contains("commit=\"1\""));
-        assert_eq!(
-            second.matches("# TYPE poller_polls_total counter").count(),
-            1
-        );
+        assert_eq!(second.matches("# TYPE poller_polls_total counter").count(), 1);
     }
 }

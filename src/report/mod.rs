@@ -4,6 +4,7 @@
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod run;
 pub mod terminal;
 
 use std::time::Duration;
@@ -30,22 +31,10 @@ pub fn is_treacherous(c: char) -> bool {
 /// A length of time as the configuration writes it: `90s` is `1m30s`.
 pub fn duration(time: Duration) -> String {
     let (seconds, milliseconds) = (time.as_secs(), time.subsec_millis());
-    let units = [
-        (seconds / 3600, "h"),
-        (seconds % 3600 / 60, "m"),
-        (seconds % 60, "s"),
-        (u64::from(milliseconds), "ms"),
-    ];
-    let text: String = units
-        .iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, unit)| format!("{n}{unit}"))
-        .collect();
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    let units =
+        [(seconds / 3600, "h"), (seconds % 3600 / 60, "m"), (seconds % 60, "s"), (u64::from(milliseconds), "ms")];
+    let text: String = units.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -54,13 +43,8 @@ mod tests {
 
     #[test]
     fn durations_read_as_they_are_configured() {
-        for (time, text) in [
-            (0, "0s"),
-            (30_000, "30s"),
-            (90_500, "1m30s500ms"),
-            (600_000, "10m"),
-            (5_400_000, "1h30m"),
-        ] {
+        for (time, text) in [(0, "0s"), (30_000, "30s"), (90_500, "1m30s500ms"), (600_000, "10m"), (5_400_000, "1h30m")]
+        {
             assert_eq!(duration(Duration::from_millis(time)), text);
         }
     }

@@ -27,11 +27,7 @@ impl Console {
         let colour = watched
             && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
             && std::env::var_os("TERM").is_some_and(|t| t != "dumb");
-        Console {
-            watched,
-            colour,
-            transient: Mutex::new(false),
-        }
+        Console { watched, colour, transient: Mutex::new(false) }
     }
 
     pub fn is_watched(&self) -> bool {
@@ -49,10 +45,7 @@ impl Console {
     pub fn transfer(&self, app: &str, received: usize, total: usize, bytes: usize) {
         if self.watched {
             let mut transient = self.transient.lock().unwrap_or_else(|e| e.into_inner());
-            let text = format!(
-                "\r  {app}: fetch: {received} of {total} objects, {} KiB\x1b[K",
-                bytes / 1024
-            );
+            let text = format!("\r  {app}: fetch: {received} of {total} objects, {} KiB\x1b[K", bytes / 1024);
             *transient = true;
             let _ = std::io::stderr().write_all(text.as_bytes());
         }
@@ -71,19 +64,13 @@ impl Console {
             return;
         }
         match result {
-            Ok(Outcome::Unchanged { commit }) => self.line(
-                Tone::Good,
-                &format!("✓ {app}: unchanged, {} {reference}", &commit[..10]),
-            ),
-            Ok(Outcome::Skipped { commit, why }) => self.line(
-                Tone::Plain,
-                &format!("- {app}: {} left alone: {why}", &commit[..10]),
-            ),
-            Ok(Outcome::Deployed {
-                from,
-                to,
-                milliseconds,
-            }) => {
+            Ok(Outcome::Unchanged { commit }) => {
+                self.line(Tone::Good, &format!("✓ {app}: unchanged, {} {reference}", &commit[..10]))
+            }
+            Ok(Outcome::Skipped { commit, why }) => {
+                self.line(Tone::Plain, &format!("- {app}: {} left alone: {why}", &commit[..10]))
+            }
+            Ok(Outcome::Deployed { from, to, milliseconds }) => {
                 let from = from.as_ref().map_or("nothing", |f| &f[..10]);
                 self.line(
                     Tone::Good,
@@ -101,10 +88,7 @@ impl Console {
     /// A failure and its remedy.
     pub fn failure(&self, app: &str, failure: &Failure) {
         let mut lines = failure.message.lines();
-        self.line(
-            Tone::Bad,
-            &format!("✗ {app}: {}", lines.next().unwrap_or_default()),
-        );
+        self.line(Tone::Bad, &format!("✗ {app}: {}", lines.next().unwrap_or_default()));
         for line in lines {
             self.line(Tone::Plain, &format!("    {line}"));
         }
@@ -120,11 +104,7 @@ impl Console {
 
     fn line(&self, tone: Tone, text: &str) {
         let mut transient = self.transient.lock().unwrap_or_else(|e| e.into_inner());
-        let clear = if std::mem::take(&mut *transient) {
-            "\r\x1b[K"
-        } else {
-            ""
-        };
+        let clear = if std::mem::take(&mut *transient) { "\r\x1b[K" } else { "" };
         let code = match tone {
             _ if !self.colour => "",
             Tone::Plain => "",

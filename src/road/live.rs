@@ -52,42 +52,24 @@ impl Road<'_> {
         if self.is_in_place() {
             return Ok(());
         }
-        self.command(
-            "build",
-            "build",
-            command,
-            &begun.destination(),
-            Reached::Build,
-        )
+        self.command("build", "build", command, &begun.destination(), Reached::Build)
     }
 
     pub fn activate(&mut self, begun: &Begun) -> Result<(), Setback> {
-        let machine = |e| Setback {
-            failure: Failure::of(e),
-            exit: None,
-            reached: Reached::Live,
-            cause: SetbackCause::Machine,
-        };
-        self.ensure_log().map_err(|e| Setback {
-            reached: Reached::Build,
-            ..machine(e)
-        })?;
+        let machine =
+            |e| Setback { failure: Failure::of(e), exit: None, reached: Reached::Live, cause: SetbackCause::Machine };
+        self.ensure_log().map_err(|e| Setback { reached: Reached::Build, ..machine(e) })?;
         if self.context.stop.cause().is_some() {
             return Err(self.stopped(Reached::Build));
         }
         self.enter("activate").map_err(machine)?;
         let name = begun.facts.release.clone().unwrap_or_default();
-        self.timed("activate", |road| road.shop.activate(&name))
-            .map_err(machine)?;
+        self.timed("activate", |road| road.shop.activate(&name)).map_err(machine)?;
         event!(INFO, "activate.finished", app = self.name(), stage = "activate", commit = begun.facts.commit.as_str(); "live");
         match &self.app.deploy.build {
-            Some(command) if self.is_in_place() => self.command(
-                "build",
-                "build",
-                command,
-                &begun.destination(),
-                Reached::Live,
-            ),
+            Some(command) if self.is_in_place() => {
+                self.command("build", "build", command, &begun.destination(), Reached::Live)
+            }
             _ => Ok(()),
         }
     }
@@ -96,13 +78,7 @@ impl Road<'_> {
         let Some(command) = &self.app.deploy.script else {
             return Ok(());
         };
-        self.command(
-            "deploy",
-            "script",
-            command,
-            &begun.destination(),
-            Reached::Live,
-        )
+        self.command("deploy", "script", command, &begun.destination(), Reached::Live)
     }
 
     pub fn restart(&mut self, begun: &Begun) -> Result<(), Setback> {
@@ -123,13 +99,8 @@ impl Road<'_> {
         let stop = &self.context.stop;
         let mut exit = None;
         let result = health::ask(check.attempts, check.interval, stop, || {
-            let job = Keep {
-                timeout: check.timeout,
-                ..self.errand(&destination).command(&check.command)
-            };
-            let kept = self
-                .run(&job, "health", destination.commit, Some(stop))
-                .map_err(|e| e.message)?;
+            let job = Keep { timeout: check.timeout, ..self.errand(&destination).command(&check.command) };
+            let kept = self.run(&job, "health", destination.commit, Some(stop)).map_err(|e| e.message)?;
             exit = exit_of(&kept);
             script::verdict("the health check", &job, &kept).map_or(Ok(()), Err)
         });
@@ -154,28 +125,19 @@ impl Road<'_> {
             .map(|unit| ("restart", unit))
             .chain(deploy.reload.iter().map(|unit| ("reload", unit)));
         for (verb, unit) in all {
-            let job = self
-                .errand(destination)
-                .unit(verb, unit, self.context.is_root);
-            self.judged(
-                verb,
-                &format!("systemctl {verb} {unit}"),
-                &job,
-                destination,
-                Reached::Live,
-                stop,
-            )
-            .map_err(|mut setback| {
-                if !self.context.is_root {
+            let job = self.errand(destination).unit(verb, unit, self.context.is_root);
+            self.judged(verb, &format!("systemctl {verb} {unit}"), &job, destination, Reached::Live, stop).map_err(
+                |mut setback| {
+                    if !self.context.is_root {
+                        setback.failure =
+                            setback.failure.help(format!("may this user? sudo -n -l systemctl {verb} {unit}"));
+                    }
                     setback.failure = setback
                         .failure
-                        .help(format!("may this user? sudo -n -l systemctl {verb} {unit}"));
-                }
-                setback.failure = setback.failure.help(format!(
-                    "look at it: systemctl status {unit}; journalctl -u {unit} -n 50"
-                ));
-                setback
-            })?;
+                        .help(format!("look at it: systemctl status {unit}; journalctl -u {unit} -n 50"));
+                    setback
+                },
+            )?;
         }
         Ok(())
     }
@@ -189,14 +151,7 @@ impl Road<'_> {
         reached: Reached,
     ) -> Result<(), Setback> {
         let job = self.errand(destination).command(command);
-        self.judged(
-            stage,
-            &format!("the {what} {command}"),
-            &job,
-            destination,
-            reached,
-            Some(&self.context.stop),
-        )
+        self.judged(stage, &format!("the {what} {command}"), &job, destination, reached, Some(&self.context.stop))
     }
 
     /// The script of the release that is gone back to.
@@ -224,68 +179,39 @@ impl Road<'_> {
         reached: Reached,
         stop: Option<&Stop>,
     ) -> Result<(), Setback> {
-        let setback = |failure, exit, cause| Setback {
-            failure,
-            exit,
-            reached,
-            cause,
-        };
-        self.enter(stage)
-            .map_err(|e| setback(Failure::of(e), None, SetbackCause::Machine))?;
-        let kept = self
-            .timed(stage, |road| road.run(job, stage, destination.commit, stop))
-            .map_err(|failure| {
-                let cause = if failure.class == Class::Io {
-                    SetbackCause::Machine
-                } else {
-                    SetbackCause::Commit
-                };
-                setback(failure, None, cause)
-            })?;
+        let setback = |failure, exit, cause| Setback { failure, exit, reached, cause };
+        self.enter(stage).map_err(|e| setback(Failure::of(e), None, SetbackCause::Machine))?;
+        let kept = self.timed(stage, |road| road.run(job, stage, destination.commit, stop)).map_err(|failure| {
+            let cause = if failure.class == Class::Io { SetbackCause::Machine } else { SetbackCause::Commit };
+            setback(failure, None, cause)
+        })?;
         let Some(text) = script::verdict(what, job, &kept) else {
             return Ok(());
         };
         let exit = exit_of(&kept);
-        if matches!(
-            &kept,
-            Kept::Ended(End {
-                cause: Cause::Stopped,
-                ..
-            })
-        ) {
+        if matches!(&kept, Kept::Ended(End { cause: Cause::Stopped, .. })) {
             return Err(self.stopped(reached));
         }
         let cause = match &kept {
-            Kept::Ended(end)
-                if exit == Some(TEMPFAIL) && end.left.is_empty() && end.alive.is_empty() =>
-            {
+            Kept::Ended(end) if exit == Some(TEMPFAIL) && end.left.is_empty() && end.alive.is_empty() => {
                 SetbackCause::NotNow
             }
             _ => SetbackCause::Commit,
         };
         let mut failure = Failure::new(Class::Deploy, text);
         if matches!(&kept, Kept::NotStarted { .. }) && !job.argv[0].contains('/') {
-            failure = failure.help(format!("a name without a slash is looked for in PATH; a file of the release is written ./{}", job.argv[0]));
+            failure = failure.help(format!(
+                "a name without a slash is looked for in PATH; a file of the release is written ./{}",
+                job.argv[0]
+            ));
         }
         Err(setback(failure, exit, cause))
     }
 
     fn stopped(&self, reached: Reached) -> Setback {
-        let why = self
-            .context
-            .stop
-            .cause()
-            .map_or_else(|| "a signal".to_owned(), |c| c.to_string());
-        let failure = Failure::new(
-            Class::Interrupted,
-            format!("the deploy was interrupted by {why}"),
-        );
-        Setback {
-            failure,
-            exit: None,
-            reached,
-            cause: SetbackCause::Stopped,
-        }
+        let why = self.context.stop.cause().map_or_else(|| "a signal".to_owned(), |c| c.to_string());
+        let failure = Failure::new(Class::Interrupted, format!("the deploy was interrupted by {why}"));
+        Setback { failure, exit: None, reached, cause: SetbackCause::Stopped }
     }
 
     fn errand<'a>(&'a self, destination: &Destination<'a>) -> Errand<'a> {
@@ -302,24 +228,12 @@ impl Road<'_> {
     }
 
     /// Runs one command and logs what it says.
-    fn run(
-        &mut self,
-        job: &Keep,
-        stage: &'static str,
-        commit: &Commit,
-        stop: Option<&Stop>,
-    ) -> Result<Kept, Failure> {
+    fn run(&mut self, job: &Keep, stage: &'static str, commit: &Commit, stop: Option<&Stop>) -> Result<Kept, Failure> {
         let app = self.app.name.as_str();
         event!(INFO, "command.started", app = app, stage = stage, commit = commit.as_str(); "{}", printable(&job.argv.join(" ")));
         let mut output = std::mem::take(self.output);
         output.begin();
-        let mut witness = Witness {
-            lock: self.lock,
-            console: &self.context.console,
-            app,
-            stage,
-            commit,
-        };
+        let mut witness = Witness { lock: self.lock, console: &self.context.console, app, stage, commit };
         let kept = script::run(job, stop, &mut output, &mut witness);
         if let Some(gap) = output.gap() {
             event!(WARN, "deploy.output.dropped", app = app, stage = stage, commit = commit.as_str(); "{gap}");

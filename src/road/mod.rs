@@ -139,11 +139,7 @@ impl Road<'_> {
     }
 
     fn policy(&self) -> Policy<'_> {
-        Policy {
-            retries: self.app.deploy.retries,
-            paths: &self.app.source.paths,
-            force: self.force,
-        }
+        Policy { retries: self.app.deploy.retries, paths: &self.app.source.paths, force: self.force }
     }
 
     fn deployed(&self) -> Option<&Commit> {
@@ -176,10 +172,7 @@ impl Road<'_> {
             None => Ok(()),
             Some(e) => Err(Failure::new(
                 Class::Io,
-                format!(
-                    "the log {} cannot be written: {e}",
-                    self.context.log_path.display()
-                ),
+                format!("the log {} cannot be written: {e}", self.context.log_path.display()),
             )
             .help("nothing was deployed; make room or mend the log, the next run goes on")
             .into()),
@@ -197,10 +190,7 @@ impl Road<'_> {
         };
         let head = self.shop.record(entry)?;
         *self.state = Some(state.clone());
-        self.journal = Journal {
-            head: Some(head),
-            state,
-        };
+        self.journal = Journal { head: Some(head), state };
         Ok(())
     }
 

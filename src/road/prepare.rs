@@ -17,16 +17,11 @@ impl Road<'_> {
         match decide(&self.journal.state, &tip.commit, &self.policy(), now()) {
             Decision::Unchanged => {
                 event!(INFO, "poll.unchanged", app = name, stage = "decide", commit = commit, outcome = "unchanged"; "{} stands where it stood", tip.reference);
-                Decided::Stay(Outcome::Unchanged {
-                    commit: tip.commit.to_string(),
-                })
+                Decided::Stay(Outcome::Unchanged { commit: tip.commit.to_string() })
             }
             Decision::Skip { why } => {
                 event!(INFO, "poll.skipped", app = name, stage = "decide", commit = commit, outcome = "skipped"; "{why}");
-                Decided::Stay(Outcome::Skipped {
-                    commit: tip.commit.to_string(),
-                    why,
-                })
+                Decided::Stay(Outcome::Skipped { commit: tip.commit.to_string(), why })
             }
             Decision::Deploy { kind, why } => {
                 let previous = self.deployed().map(Commit::as_str);
@@ -34,11 +29,7 @@ impl Road<'_> {
                 if let Some(started) = &self.journal.state.started {
                     event!(WARN, "deploy.interrupted", app = name, stage = "decide", commit = started.commit.as_str(), outcome = "interrupted"; "the run {} of {:.0} began to deploy {} and did not finish; it is taken up again", started.run, started.at, started.commit.short());
                 }
-                Decided::Go(Plan {
-                    kind,
-                    why,
-                    tip: tip.clone(),
-                })
+                Decided::Go(Plan { kind, why, tip: tip.clone() })
             }
         }
     }
@@ -74,29 +65,18 @@ impl Road<'_> {
             let outcome = self.pass_over(&plan, &commit)?;
             return Ok(Judged::Leave(outcome));
         }
-        Ok(Judged::Publish(Verified {
-            plan,
-            commit,
-            findings,
-        }))
+        Ok(Judged::Publish(Verified { plan, commit, findings }))
     }
 
     /// What the fetcher is to hold the commit against.
     pub fn verify_request(&self, summary: bool) -> Verify {
-        let rewind = if self.force == Force::Yes || self.app.verify.allow_rewind {
-            Rewind::Allowed
-        } else {
-            Rewind::Refused
-        };
+        let rewind =
+            if self.force == Force::Yes || self.app.verify.allow_rewind { Rewind::Allowed } else { Rewind::Refused };
         Verify {
             deployed: self.deployed().cloned(),
             rewind,
             subdir: self.app.source.subdir.clone(),
-            shared: if self.is_in_place() {
-                Vec::new()
-            } else {
-                self.app.target.shared.clone()
-            },
+            shared: if self.is_in_place() { Vec::new() } else { self.app.target.shared.clone() },
             // Forced, or half done: the filter has no say.
             paths: if self.force == Force::Yes || self.journal.state.started.is_some() {
                 Vec::new()
@@ -114,44 +94,19 @@ impl Road<'_> {
         if known.is_some_and(|r| r.commit == *commit && r.reason == failure.message) {
             return Ok(());
         }
-        let refused = Refused {
-            commit: commit.clone(),
-            reason: failure.message.clone(),
-            since: now(),
-        };
-        let state = State {
-            refused: Some(refused),
-            ..self.journal.state.clone()
-        };
-        self.note(
-            plan,
-            commit,
-            state,
-            Kind::Refusal,
-            Ending::Refused,
-            Some(failure.message.clone()),
-        )
+        let refused = Refused { commit: commit.clone(), reason: failure.message.clone(), since: now() };
+        let state = State { refused: Some(refused), ..self.journal.state.clone() };
+        self.note(plan, commit, state, Kind::Refusal, Ending::Refused, Some(failure.message.clone()))
     }
 
     /// Remembers that a commit changed nothing of interest, so that it is not fetched again and again.
     fn pass_over(&mut self, plan: &Plan, commit: &Commit) -> Result<Outcome> {
         let why = "none of the changed files matches `[source] paths`".to_owned();
         event!(INFO, "poll.skipped", app = self.name(), stage = "verify", commit = commit.as_str(), outcome = "skipped"; "{why}");
-        let skipped = Skipped {
-            commit: commit.clone(),
-            paths: self.app.source.paths.clone(),
-            since: now(),
-        };
-        let state = State {
-            skipped: Some(skipped),
-            refused: None,
-            ..self.journal.state.clone()
-        };
+        let skipped = Skipped { commit: commit.clone(), paths: self.app.source.paths.clone(), since: now() };
+        let state = State { skipped: Some(skipped), refused: None, ..self.journal.state.clone() };
         self.note(plan, commit, state, Kind::Skip, Ending::Skipped, None)?;
-        Ok(Outcome::Skipped {
-            commit: commit.to_string(),
-            why,
-        })
+        Ok(Outcome::Skipped { commit: commit.to_string(), why })
     }
 
     /// An entry about a commit that is not deployed.
@@ -185,26 +140,15 @@ impl Road<'_> {
     pub fn stage(&mut self, verified: Verified) -> Result<Staged> {
         self.enter("stage")?;
         let began = now();
-        let Verified {
-            plan,
-            commit,
-            findings,
-        } = verified;
+        let Verified { plan, commit, findings } = verified;
         let state = &self.journal.state;
         if state.deployed.is_none() && state.started.is_none() && state.failed.is_none() {
             self.shop.inspect()?;
         }
         let name = record::release_name(&commit, &self.journal.state, began);
         let tree = self.tree(Some(commit.clone()));
-        let reply = self.timed("stage", |road| {
-            road.shop.stage(&name, tree, Some(&road.context.stop))
-        })?;
-        if let StagerReply::Staged {
-            files,
-            bytes,
-            warnings,
-        } = reply
-        {
+        let reply = self.timed("stage", |road| road.shop.stage(&name, tree, Some(&road.context.stop)))?;
+        if let StagerReply::Staged { files, bytes, warnings } = reply {
             self.warn("stage", &warnings);
             event!(INFO, "stage.finished", app = self.name(), stage = "stage", commit = commit.as_str(), files = files, bytes = bytes, ms = self.ms.get("stage").copied(); "{files} files written, {} in the tree", findings.files);
         }
@@ -229,11 +173,7 @@ impl Road<'_> {
         if self.is_in_place() {
             let deployed = state.deployed.as_ref().map(|d| d.commit.clone());
             let begun = state.started.as_ref().map(|s| s.commit.clone());
-            let kept = state
-                .failed
-                .as_ref()
-                .filter(|f| f.live)
-                .map(|f| f.commit.clone());
+            let kept = state.failed.as_ref().filter(|f| f.live).map(|f| f.commit.clone());
             let unsure = begun.is_some() || self.force == Force::Yes;
             if deployed.is_some() || unsure {
                 // Forced, or first deploy interrupted: every file is written, wherever it may be now.
@@ -246,11 +186,7 @@ impl Road<'_> {
         StreamTree {
             commit,
             subdir: self.app.source.subdir.clone(),
-            shared: if self.is_in_place() {
-                Vec::new()
-            } else {
-                self.app.target.shared.clone()
-            },
+            shared: if self.is_in_place() { Vec::new() } else { self.app.target.shared.clone() },
             bases,
         }
     }
@@ -259,8 +195,7 @@ impl Road<'_> {
         self.ensure_log()?;
         let facts = staged.facts;
         let (reference, who) = (facts.reference.as_str(), self.context.who.as_str());
-        let former =
-            record::interrupted(&self.journal.state, self.deployed(), reference, who, now());
+        let former = record::interrupted(&self.journal.state, self.deployed(), reference, who);
         if let Some((state, run)) = former {
             self.append(state, run, Vec::new())?;
         }

@@ -21,11 +21,7 @@ impl Road<'_> {
         let from = begun.before.deployed.as_ref().map(|d| d.commit.clone());
         event!(INFO, "deploy.finished", app = self.name(), stage = "record", commit = facts.commit.as_str(), previous = from.as_ref().map(|c| c.as_str()), outcome = "deployed", exit = 0, ms = milliseconds; "deployed {}", facts.commit.short());
         self.retire(begun.before.failed.as_ref().and_then(|f| f.release.clone()));
-        Ok(Outcome::Deployed {
-            from: from.map(String::from),
-            to: facts.commit.to_string(),
-            milliseconds,
-        })
+        Ok(Outcome::Deployed { from: from.map(String::from), to: facts.commit.to_string(), milliseconds })
     }
 
     /// Takes back what was begun, as far as the app wants that, and records it.
@@ -44,11 +40,9 @@ impl Road<'_> {
             // A live tree that is neither old nor new is an interrupted deploy, whoever began it.
             _ if !restored => record::Result::Error { reason, restored },
             SetbackCause::NotNow => record::Result::Deferred { reason },
-            SetbackCause::Commit => record::Result::Failed {
-                reason,
-                exit: setback.exit,
-                live: matches!(undone, Undone::Kept),
-            },
+            SetbackCause::Commit => {
+                record::Result::Failed { reason, exit: setback.exit, live: matches!(undone, Undone::Kept) }
+            }
         };
         let outcome = result.ending().word();
         let commit = &begun.facts.commit;
@@ -63,12 +57,8 @@ impl Road<'_> {
         // The failed release is left for a look; the one of the attempt before goes.
         self.retire(begun.before.failed.as_ref().and_then(|f| f.release.clone()));
         if setback.cause == SetbackCause::NotNow {
-            let why = "the script said \"not now\" (exit 75); it is tried again at the next poll"
-                .to_owned();
-            return Ok(Outcome::Skipped {
-                commit: commit.to_string(),
-                why,
-            });
+            let why = "the script said \"not now\" (exit 75); it is tried again at the next poll".to_owned();
+            return Ok(Outcome::Skipped { commit: commit.to_string(), why });
         }
         if setback.cause == SetbackCause::Commit {
             let retries = self.app.deploy.retries;
@@ -76,7 +66,10 @@ impl Road<'_> {
             failure.help.push(if attempts < retries {
                 format!("attempt {attempts} of {retries}: the next poll tries again; a new commit is deployed at once")
             } else {
-                format!("all {retries} attempts failed: it waits for another commit (or: poller --force {})", self.name())
+                format!(
+                    "all {retries} attempts failed: it waits for another commit (or: poller --force {})",
+                    self.name()
+                )
             });
         }
         Err(failure.into())
@@ -109,12 +102,9 @@ impl Road<'_> {
         // What failed is what the report shows, not the former script's success.
         let failed_output = std::mem::take(self.output);
         let stop = self.context.stop.clone();
-        let ran = self
-            .former_script(&destination)
-            .and_then(|()| self.units(&destination, Some(&stop)));
+        let ran = self.former_script(&destination).and_then(|()| self.units(&destination, Some(&stop)));
         let rollback_output = std::mem::replace(self.output, failed_output);
-        self.output
-            .append(&rollback_output, "the former release's script:");
+        self.output.append(&rollback_output, "the former release's script:");
         Undone::Restored(former.clone(), ran.err().map(|setback| setback.failure))
     }
 
@@ -149,16 +139,10 @@ impl Road<'_> {
             return;
         }
         let state = &self.journal.state;
-        let good = [&state.deployed, &state.previous]
-            .into_iter()
-            .flatten()
-            .filter_map(|d| d.release.clone());
+        let good = [&state.deployed, &state.previous].into_iter().flatten().filter_map(|d| d.release.clone());
         let failed = state.failed.iter().filter_map(|f| f.release.clone());
         let protect: Vec<String> = good.chain(failed).collect();
-        match self
-            .shop
-            .retire(self.app.target.keep, protect, remove.into_iter().collect())
-        {
+        match self.shop.retire(self.app.target.keep, protect, remove.into_iter().collect()) {
             Ok(StagerReply::Retired { warnings, .. }) => self.warn("record", &warnings),
             Ok(_) => {}
             Err(e) => {
@@ -188,21 +172,15 @@ impl Undone {
             Undone::Kept => "the failed commit stays live (on_failure = \"keep\")".to_owned(),
             Undone::Nothing => "nothing was deployed before, so nothing is live".to_owned(),
             Undone::Restored(former, None) => format!("live: {} again", former.commit.short()),
-            Undone::Restored(former, Some(script)) => format!(
-                "live: {} again, but {}",
-                former.commit.short(),
-                script.message
-            ),
-            Undone::NotRestored(why) => format!(
-                "WHAT WAS LIVE COULD NOT BE PUT BACK: {}; the next run goes over it",
-                why.message
-            ),
+            Undone::Restored(former, Some(script)) => {
+                format!("live: {} again, but {}", former.commit.short(), script.message)
+            }
+            Undone::NotRestored(why) => {
+                format!("WHAT WAS LIVE COULD NOT BE PUT BACK: {}; the next run goes over it", why.message)
+            }
         };
         failure.help.insert(0, line);
-        if let Undone::NotRestored(Failure {
-            class: Class::Io, ..
-        }) = self
-        {
+        if let Undone::NotRestored(Failure { class: Class::Io, .. }) = self {
             failure.class = Class::Io;
         }
     }

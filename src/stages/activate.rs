@@ -41,27 +41,15 @@ impl Target {
     pub fn open(path: &Path) -> Result<Target> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(path, flags, Mode::empty()).map_err(|e| {
-            let me = nix::unistd::User::from_uid(nix::unistd::Uid::effective())
-                .ok()
-                .flatten();
+            let me = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
             let me = me.map_or_else(|| "the deploy user".to_owned(), |u| u.name);
             Failure::new(
                 Class::Config,
-                format!(
-                    "the target directory {} cannot be opened: {}",
-                    path.display(),
-                    e.desc()
-                ),
+                format!("the target directory {} cannot be opened: {}", path.display(), e.desc()),
             )
-            .help(format!(
-                "make it for {me}: install -d -o {me} {}",
-                path.display()
-            ))
+            .help(format!("make it for {me}: install -d -o {me} {}", path.display()))
         })?;
-        Ok(Target {
-            path: path.to_owned(),
-            root,
-        })
+        Ok(Target { path: path.to_owned(), root })
     }
 
     /// For an app that was never deployed: whether anything here is not poller's.
@@ -128,17 +116,12 @@ impl Target {
         };
         // The same commit in the same second: left by a run that was killed before its journal knew.
         if self.live().as_deref() != Some(name) && look(&releases, OsStr::new(name))?.is_some() {
-            fs::remove_dir_all(self.by_descriptor(RELEASES).join(name))
-                .with_context(|| name.to_owned())?;
+            fs::remove_dir_all(self.by_descriptor(RELEASES).join(name)).with_context(|| name.to_owned())?;
         }
         // Crash before the rename: a .partial, which the next run removes. After: a whole release.
         renameat(&releases, partial.as_os_str(), &releases, name).map_err(std::io::Error::from)?;
         fsync(&releases).map_err(std::io::Error::from)?;
-        Ok(StagerReply::Staged {
-            files: staged.files,
-            bytes: staged.bytes,
-            warnings,
-        })
+        Ok(StagerReply::Staged { files: staged.files, bytes: staged.bytes, warnings })
     }
 
     /// Removes what a killed run was writing.
@@ -146,9 +129,8 @@ impl Target {
         for entry in fs::read_dir(self.by_descriptor(RELEASES))? {
             let entry = entry?;
             if entry.file_name().as_bytes().ends_with(b".partial") {
-                fs::remove_dir_all(entry.path()).with_context(|| {
-                    format!("{RELEASES}/{}", shown(entry.file_name().as_bytes()))
-                })?;
+                fs::remove_dir_all(entry.path())
+                    .with_context(|| format!("{RELEASES}/{}", shown(entry.file_name().as_bytes())))?;
             }
         }
         Ok(())
@@ -172,9 +154,7 @@ impl Target {
                 if entry.ends_with('/') || !name.as_bytes().contains(&b'.') {
                     make_folder(parent, name)?;
                 } else {
-                    warnings.push(format!(
-                        "{SHARED}/{path} is not there yet; the script may make it through the link"
-                    ));
+                    warnings.push(format!("{SHARED}/{path} is not there yet; the script may make it through the link"));
                 }
             }
             let (parent, name) = folders.parent_of(path.as_bytes(), &parts)?;
@@ -194,10 +174,7 @@ impl Target {
         {
             return Err(Failure::new(
                 Class::Refused,
-                format!(
-                    "{}/{CURRENT} is not a link, so poller did not make it",
-                    self.path.display()
-                ),
+                format!("{}/{CURRENT} is not a link, so poller did not make it", self.path.display()),
             )
             .help("move it away; the next run puts the link there")
             .into());
@@ -206,8 +183,7 @@ impl Target {
             Some(name) => {
                 let next = OsStr::new("current.partial");
                 stage::remove(&self.root, next)?;
-                symlinkat(format!("{RELEASES}/{name}").as_str(), &self.root, next)
-                    .map_err(std::io::Error::from)?;
+                symlinkat(format!("{RELEASES}/{name}").as_str(), &self.root, next).map_err(std::io::Error::from)?;
                 // Crash before: the old link and a leftover. After: the new link.
                 renameat(&self.root, next, &self.root, CURRENT).map_err(std::io::Error::from)?;
             }
@@ -218,11 +194,7 @@ impl Target {
     }
 
     /// Writes the changed files beside the live ones and checks that they can take their places.
-    pub fn stage_in_place(
-        &self,
-        commit: Option<&Commit>,
-        from: &mut impl Read,
-    ) -> Result<(StagerReply, Staged)> {
+    pub fn stage_in_place(&self, commit: Option<&Commit>, from: &mut impl Read) -> Result<(StagerReply, Staged)> {
         self.clear_waiting()?;
         make_folder(&self.root, OsStr::new(WAITING))?;
         let waiting = open_folder(&self.root, OsStr::new(WAITING))?;
@@ -231,14 +203,9 @@ impl Target {
             Ok(staged)
         });
         match staged {
-            Ok(staged) => Ok((
-                StagerReply::Staged {
-                    files: staged.files,
-                    bytes: staged.bytes,
-                    warnings: Vec::new(),
-                },
-                staged,
-            )),
+            Ok(staged) => {
+                Ok((StagerReply::Staged { files: staged.files, bytes: staged.bytes, warnings: Vec::new() }, staged))
+            }
             Err(e) => {
                 self.clear_waiting()?;
                 Err(e)
@@ -270,24 +237,14 @@ impl Target {
             .deleted
             .iter()
             .map(Vec::as_slice)
-            .chain(
-                staged
-                    .written
-                    .iter()
-                    .filter(|(_, known)| *known)
-                    .map(|(p, _)| p.as_slice()),
-            )
+            .chain(staged.written.iter().filter(|(_, known)| *known).map(|(p, _)| p.as_slice()))
             .collect();
         let mut folders = Folders::new(self.root.try_clone()?);
         for (path, known) in &staged.written {
             let parts = good_names(path)?;
             // A file on the way that is not going is in the way.
             for depth in 1..parts.len() {
-                let above: Vec<u8> = parts[..depth]
-                    .iter()
-                    .map(|p| p.as_bytes())
-                    .collect::<Vec<_>>()
-                    .join(&b'/');
+                let above: Vec<u8> = parts[..depth].iter().map(|p| p.as_bytes()).collect::<Vec<_>>().join(&b'/');
                 let stands = folders
                     .existing_parent_of(&parts[..depth])?
                     .map(|(parent, name)| look(parent, name))
@@ -301,9 +258,7 @@ impl Target {
                 continue;
             };
             match look(parent, name)? {
-                Some(stat) if is_folder(&stat) => self
-                    .check_emptied(path, &going)
-                    .map_err(|_| in_the_way(path))?,
+                Some(stat) if is_folder(&stat) => self.check_emptied(path, &going).map_err(|_| in_the_way(path))?,
                 Some(_) if !known => return Err(in_the_way(path).into()),
                 _ => {}
             }
@@ -340,9 +295,7 @@ impl Target {
                 remove_empty_folders(&self.path.join(OsStr::from_bytes(path)))?;
             }
             let (to, _) = live.parent_of(path, &parts)?;
-            renameat(from, name, to, name)
-                .map_err(std::io::Error::from)
-                .with_context(|| shown(path))?;
+            renameat(from, name, to, name).map_err(std::io::Error::from).with_context(|| shown(path))?;
         }
         nix::unistd::syncfs(&self.root).map_err(std::io::Error::from)?;
         self.clear_waiting()
@@ -356,7 +309,7 @@ impl Target {
         match look(parent, name)? {
             // A submodule's folder goes when it is empty; anything that somebody put there stays.
             Some(stat) if is_folder(&stat) => {
-                drop(unlinkat(parent, name, UnlinkatFlags::RemoveDir))
+                let _ = unlinkat(parent, name, UnlinkatFlags::RemoveDir);
             }
             _ => stage::remove(parent, name).with_context(|| shown(path))?,
         }
@@ -379,12 +332,7 @@ impl Target {
     }
 
     /// Removes releases past the newest `keep`, but never the live one or one that is protected.
-    pub fn retire(
-        &self,
-        keep: usize,
-        protect: &[String],
-        remove: &[String],
-    ) -> Result<StagerReply> {
+    pub fn retire(&self, keep: usize, protect: &[String], remove: &[String]) -> Result<StagerReply> {
         let mut names: Vec<String> = Vec::new();
         for entry in fs::read_dir(self.by_descriptor(RELEASES))? {
             if let Ok(name) = entry?.file_name().into_string() {
@@ -392,11 +340,7 @@ impl Target {
             }
         }
         let live = self.live();
-        let protect: Vec<&str> = protect
-            .iter()
-            .map(String::as_str)
-            .chain(live.as_deref())
-            .collect();
+        let protect: Vec<&str> = protect.iter().map(String::as_str).chain(live.as_deref()).collect();
         let mut warnings = Vec::new();
         let mut removed = Vec::new();
         for name in retired(names, keep, &protect, remove) {
@@ -411,22 +355,12 @@ impl Target {
 }
 
 /// Which releases go: those to be removed, and the oldest past `keep`; their names begin with the time.
-fn retired(
-    mut names: Vec<String>,
-    keep: usize,
-    protect: &[&str],
-    remove: &[String],
-) -> Vec<String> {
+fn retired(mut names: Vec<String>, keep: usize, protect: &[&str], remove: &[String]) -> Vec<String> {
     names.retain(|name| is_release_name(name));
     names.sort_unstable_by(|a, b| b.cmp(a));
-    let (mut gone, kept): (Vec<_>, Vec<_>) = names
-        .into_iter()
-        .partition(|name| remove.contains(name) && !protect.contains(&name.as_str()));
-    gone.extend(
-        kept.into_iter()
-            .skip(keep)
-            .filter(|name| !protect.contains(&name.as_str())),
-    );
+    let (mut gone, kept): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name| remove.contains(name) && !protect.contains(&name.as_str()));
+    gone.extend(kept.into_iter().skip(keep).filter(|name| !protect.contains(&name.as_str())));
     gone
 }
 
@@ -444,11 +378,7 @@ fn is_folder(stat: &nix::sys::stat::FileStat) -> bool {
 fn is_folder_at(root: &OwnedFd, path: &[u8]) -> Result<bool> {
     let mut folders = Folders::new(root.try_clone()?);
     let parts = good_names(path)?;
-    let found = folders
-        .existing_parent_of(&parts)?
-        .map(|(parent, name)| look(parent, name))
-        .transpose()?
-        .flatten();
+    let found = folders.existing_parent_of(&parts)?.map(|(parent, name)| look(parent, name)).transpose()?.flatten();
     Ok(found.is_some_and(|s| is_folder(&s)))
 }
 
@@ -477,18 +407,7 @@ mod tests {
         let gone = retired(names.clone(), 2, &[&name(0)], &[]);
         assert_eq!(gone, [name(3), name(2), name(1)]);
         assert_eq!(retired(names.clone(), 10, &[], &[]), Vec::<String>::new());
-        assert_eq!(
-            retired(names.clone(), 10, &[&name(5)], &[name(5), name(4)]),
-            [name(4)]
-        );
-        assert_eq!(
-            retired(
-                vec!["mine".into(), "20260102T030405Z-x".into()],
-                1,
-                &[],
-                &[]
-            ),
-            Vec::<String>::new()
-        );
+        assert_eq!(retired(names.clone(), 10, &[&name(5)], &[name(5), name(4)]), [name(4)]);
+        assert_eq!(retired(vec!["mine".into(), "20260102T030405Z-x".into()], 1, &[], &[]), Vec::<String>::new());
     }
 }

@@ -67,15 +67,9 @@ pub fn decide(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> D
     if let Some(frozen) = &state.frozen
         && frozen.until.is_none_or(|until| now < until)
     {
-        let until = frozen
-            .until
-            .map(|t| format!(" until {t:.0}"))
-            .unwrap_or_default();
+        let until = frozen.until.map(|t| format!(" until {t:.0}")).unwrap_or_default();
         return Decision::Skip {
-            why: format!(
-                "frozen by {} since {:.0}{until}: {}",
-                frozen.by, frozen.since, frozen.reason
-            ),
+            why: format!("frozen by {} since {:.0}{until}: {}", frozen.by, frozen.since, frozen.reason),
         };
     }
     if policy.force == Force::Yes {
@@ -94,11 +88,7 @@ pub fn decide(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> D
                 ),
             };
         }
-        let kind = if failed.attempts == 0 {
-            Kind::Deploy
-        } else {
-            Kind::Retry
-        };
+        let kind = if failed.attempts == 0 { Kind::Deploy } else { Kind::Retry };
         return deploy(kind, Why::Again(failed.attempts + 1));
     }
     let Some(deployed) = &state.deployed else {
@@ -124,29 +114,16 @@ pub fn decide(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> D
 }
 
 /// The word of the contract for where an app stands, as far as its journal and the tip tell.
-pub fn state_word(
-    state: &State,
-    tip: Option<&Commit>,
-    policy: &Policy,
-    now: Timestamp,
-) -> &'static str {
+pub fn state_word(state: &State, tip: Option<&Commit>, policy: &Policy, now: Timestamp) -> &'static str {
     let Some(tip) = tip else { return "unreachable" };
-    if state
-        .frozen
-        .as_ref()
-        .is_some_and(|f| f.until.is_none_or(|until| now < until))
-    {
+    if state.frozen.as_ref().is_some_and(|f| f.until.is_none_or(|until| now < until)) {
         return "frozen";
     }
     if state.started.is_some() {
         return "interrupted";
     }
     if let Some(failed) = state.failed.as_ref().filter(|f| f.commit == *tip) {
-        return if failed.attempts >= policy.retries {
-            "broken"
-        } else {
-            "failed"
-        };
+        return if failed.attempts >= policy.retries { "broken" } else { "failed" };
     }
     if state.refused.as_ref().is_some_and(|r| r.commit == *tip) {
         return "refused";
@@ -172,58 +149,27 @@ mod tests {
     }
 
     fn deployed(digit: char) -> Option<Deployed> {
-        Some(Deployed {
-            commit: commit(digit),
-            release: None,
-            at: at(0),
-            run: "r".into(),
-        })
+        Some(Deployed { commit: commit(digit), release: None, at: at(0), run: "r".into() })
     }
 
     fn failed(digit: char, attempts: u32, live: bool) -> Option<Failed> {
-        Some(Failed {
-            commit: commit(digit),
-            attempts,
-            since: at(0),
-            reason: "exit 1".into(),
-            release: None,
-            live,
-        })
+        Some(Failed { commit: commit(digit), attempts, since: at(0), reason: "exit 1".into(), release: None, live })
     }
 
     fn started(digit: char) -> Option<Started> {
-        Some(Started {
-            commit: commit(digit),
-            release: None,
-            at: at(0),
-            run: "r".into(),
-            told: false,
-        })
+        Some(Started { commit: commit(digit), release: None, at: at(0), run: "r".into(), told: false })
     }
 
     fn refused(digit: char) -> Option<Refused> {
-        Some(Refused {
-            commit: commit(digit),
-            reason: "rewind".into(),
-            since: at(0),
-        })
+        Some(Refused { commit: commit(digit), reason: "rewind".into(), since: at(0) })
     }
 
     fn skipped(digit: char, path: &str) -> Option<Skipped> {
-        Some(Skipped {
-            commit: commit(digit),
-            paths: vec![path.into()],
-            since: at(0),
-        })
+        Some(Skipped { commit: commit(digit), paths: vec![path.into()], since: at(0) })
     }
 
     fn frozen(until: Option<i64>) -> Option<Frozen> {
-        Some(Frozen {
-            by: "alice".into(),
-            reason: "audit".into(),
-            since: at(0),
-            until: until.map(at),
-        })
+        Some(Frozen { by: "alice".into(), reason: "audit".into(), since: at(0), until: until.map(at) })
     }
 
     /// The tip is `b` throughout, three attempts, patterns `site/**`, the time 100 s.
@@ -231,183 +177,114 @@ mod tests {
     fn every_row_of_the_table() {
         let deploy = |kind, why| Decision::Deploy { kind, why };
         let new = State::default;
-        let ok = || State {
-            deployed: deployed('a'),
-            ..new()
-        };
-        let same = || State {
-            deployed: deployed('b'),
-            ..new()
-        };
+        let ok = || State { deployed: deployed('a'), ..new() };
+        let same = || State { deployed: deployed('b'), ..new() };
         let rows: Vec<(&str, State, Force, Decision, &str)> = vec![
-            (
-                "nothing yet",
-                new(),
-                Force::No,
-                deploy(Kind::Deploy, Why::First),
-                "new",
-            ),
+            ("nothing yet", new(), Force::No, deploy(Kind::Deploy, Why::First), "new"),
             ("nothing new", same(), Force::No, Decision::Unchanged, "ok"),
-            (
-                "nothing new, forced",
-                same(),
-                Force::Yes,
-                deploy(Kind::Deploy, Why::Forced),
-                "ok",
-            ),
-            (
-                "a push",
-                ok(),
-                Force::No,
-                deploy(Kind::Deploy, Why::NewCommit),
-                "pending",
-            ),
+            ("nothing new, forced", same(), Force::Yes, deploy(Kind::Deploy, Why::Forced), "ok"),
+            ("a push", ok(), Force::No, deploy(Kind::Deploy, Why::NewCommit), "pending"),
             (
                 "failed once",
-                State {
-                    failed: failed('b', 1, false),
-                    ..ok()
-                },
+                State { failed: failed('b', 1, false), ..ok() },
                 Force::No,
                 deploy(Kind::Retry, Why::Again(2)),
                 "failed",
             ),
             (
                 "said not now",
-                State {
-                    failed: failed('b', 0, false),
-                    ..ok()
-                },
+                State { failed: failed('b', 0, false), ..ok() },
                 Force::No,
                 deploy(Kind::Deploy, Why::Again(1)),
                 "failed",
             ),
             (
                 "broken, forced",
-                State {
-                    failed: failed('b', 3, false),
-                    ..ok()
-                },
+                State { failed: failed('b', 3, false), ..ok() },
                 Force::Yes,
                 deploy(Kind::Deploy, Why::Forced),
                 "broken",
             ),
             (
                 "another failed before",
-                State {
-                    failed: failed('c', 3, false),
-                    ..ok()
-                },
+                State { failed: failed('c', 3, false), ..ok() },
                 Force::No,
                 deploy(Kind::Deploy, Why::NewCommit),
                 "pending",
             ),
             (
                 "pushed back to the deployed",
-                State {
-                    failed: failed('c', 1, false),
-                    ..same()
-                },
+                State { failed: failed('c', 1, false), ..same() },
                 Force::No,
                 Decision::Unchanged,
                 "ok",
             ),
             (
                 "pushed back, the failed one is live",
-                State {
-                    failed: failed('c', 1, true),
-                    ..same()
-                },
+                State { failed: failed('c', 1, true), ..same() },
                 Force::No,
                 deploy(Kind::Deploy, Why::NewCommit),
                 "pending",
             ),
             (
                 "first one failed",
-                State {
-                    failed: failed('b', 1, false),
-                    ..new()
-                },
+                State { failed: failed('b', 1, false), ..new() },
                 Force::No,
                 deploy(Kind::Retry, Why::Again(2)),
                 "failed",
             ),
             (
                 "interrupted",
-                State {
-                    started: started('b'),
-                    ..ok()
-                },
+                State { started: started('b'), ..ok() },
                 Force::No,
                 deploy(Kind::Retry, Why::Interrupted),
                 "interrupted",
             ),
             (
                 "interrupted at another",
-                State {
-                    started: started('c'),
-                    ..same()
-                },
+                State { started: started('c'), ..same() },
                 Force::No,
                 deploy(Kind::Retry, Why::Interrupted),
                 "interrupted",
             ),
             (
                 "refused",
-                State {
-                    refused: refused('b'),
-                    ..ok()
-                },
+                State { refused: refused('b'), ..ok() },
                 Force::No,
                 deploy(Kind::Deploy, Why::Reconsider),
                 "refused",
             ),
             (
                 "refused another",
-                State {
-                    refused: refused('c'),
-                    ..ok()
-                },
+                State { refused: refused('c'), ..ok() },
                 Force::No,
                 deploy(Kind::Deploy, Why::NewCommit),
                 "pending",
             ),
             (
                 "refused at first",
-                State {
-                    refused: refused('b'),
-                    ..new()
-                },
+                State { refused: refused('b'), ..new() },
                 Force::No,
                 deploy(Kind::Deploy, Why::Reconsider),
                 "refused",
             ),
             (
                 "of no interest",
-                State {
-                    skipped: skipped('b', "site/**"),
-                    ..ok()
-                },
+                State { skipped: skipped('b', "site/**"), ..ok() },
                 Force::No,
                 Decision::Unchanged,
                 "ok",
             ),
             (
                 "interests changed",
-                State {
-                    skipped: skipped('b', "doc/**"),
-                    ..ok()
-                },
+                State { skipped: skipped('b', "doc/**"), ..ok() },
                 Force::No,
                 deploy(Kind::Deploy, Why::NewCommit),
                 "pending",
             ),
             (
                 "freeze is over",
-                State {
-                    frozen: frozen(Some(99)),
-                    ..ok()
-                },
+                State { frozen: frozen(Some(99)), ..ok() },
                 Force::No,
                 deploy(Kind::Deploy, Why::NewCommit),
                 "pending",
@@ -415,36 +292,14 @@ mod tests {
         ];
         let paths = ["site/**".to_owned()];
         for (name, state, force, expected, word) in rows {
-            let policy = Policy {
-                retries: 3,
-                paths: &paths,
-                force,
-            };
-            assert_eq!(
-                decide(&state, &commit('b'), &policy, at(100)),
-                expected,
-                "{name}"
-            );
-            let unforced = Policy {
-                force: Force::No,
-                ..policy
-            };
-            assert_eq!(
-                state_word(&state, Some(&commit('b')), &unforced, at(100)),
-                word,
-                "{name}"
-            );
+            let policy = Policy { retries: 3, paths: &paths, force };
+            assert_eq!(decide(&state, &commit('b'), &policy, at(100)), expected, "{name}");
+            let unforced = Policy { force: Force::No, ..policy };
+            assert_eq!(state_word(&state, Some(&commit('b')), &unforced, at(100)), word, "{name}");
         }
-        let policy = Policy {
-            retries: 3,
-            paths: &paths,
-            force: Force::No,
-        };
+        let policy = Policy { retries: 3, paths: &paths, force: Force::No };
         assert_eq!(state_word(&ok(), None, &policy, at(100)), "unreachable");
-        let broken = State {
-            failed: failed('b', 3, false),
-            ..ok()
-        };
+        let broken = State { failed: failed('b', 3, false), ..ok() };
         assert!(
             matches!(decide(&broken, &commit('b'), &policy, at(100)), Decision::Skip { why } if why.starts_with("broken"))
         );
@@ -453,29 +308,13 @@ mod tests {
     #[test]
     fn a_freeze_stands_above_force_and_interruption() {
         for state in [
-            State {
-                frozen: frozen(None),
-                ..State::default()
-            },
-            State {
-                frozen: frozen(Some(101)),
-                started: started('c'),
-                ..State::default()
-            },
+            State { frozen: frozen(None), ..State::default() },
+            State { frozen: frozen(Some(101)), started: started('c'), ..State::default() },
         ] {
-            let policy = Policy {
-                retries: 3,
-                paths: &[],
-                force: Force::Yes,
-            };
-            let Decision::Skip { why } = decide(&state, &commit('b'), &policy, at(100)) else {
-                panic!("not skipped")
-            };
+            let policy = Policy { retries: 3, paths: &[], force: Force::Yes };
+            let Decision::Skip { why } = decide(&state, &commit('b'), &policy, at(100)) else { panic!("not skipped") };
             assert!(why.contains("alice") && why.contains("audit"), "{why}");
-            assert_eq!(
-                state_word(&state, Some(&commit('b')), &policy, at(100)),
-                "frozen"
-            );
+            assert_eq!(state_word(&state, Some(&commit('b')), &policy, at(100)), "frozen");
         }
     }
 }

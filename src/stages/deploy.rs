@@ -43,11 +43,7 @@ impl Errand<'_> {
             account: Some(self.account.clone()),
             umask: deploy.umask,
             // sudo works by gaining privileges; an app that does not need it gets none.
-            new_privileges: if deploy.sudo.is_empty() {
-                NewPrivileges::Denied
-            } else {
-                NewPrivileges::Allowed
-            },
+            new_privileges: if deploy.sudo.is_empty() { NewPrivileges::Denied } else { NewPrivileges::Allowed },
             timeout: deploy.timeout,
         }
     }
@@ -64,13 +60,7 @@ impl Errand<'_> {
             pair("LANG", "C.UTF-8"),
         ];
         // The app's own may replace those; poller's name what cannot be changed.
-        environment.extend(
-            self.app
-                .deploy
-                .env
-                .iter()
-                .map(|(name, value)| pair(name, value)),
-        );
+        environment.extend(self.app.deploy.env.iter().map(|(name, value)| pair(name, value)));
         environment.extend([
             pair("POLLER_APP", self.app.name.as_str()),
             pair("POLLER_RUN", self.run),
@@ -87,14 +77,8 @@ impl Errand<'_> {
     pub fn unit(&self, verb: &str, unit: &str, is_root: bool) -> Keep {
         let sudo = ["sudo", "-n"].iter().filter(|_| !is_root).copied();
         Keep {
-            argv: sudo
-                .chain(["systemctl", verb, unit])
-                .map(str::to_owned)
-                .collect(),
-            environment: vec![
-                ("PATH".into(), PATH.into()),
-                ("LANG".into(), "C.UTF-8".into()),
-            ],
+            argv: sudo.chain(["systemctl", verb, unit]).map(str::to_owned).collect(),
+            environment: vec![("PATH".into(), PATH.into()), ("LANG".into(), "C.UTF-8".into())],
             directory: PathBuf::from("/"),
             account: None,
             umask: 0o022,

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use fs2::FileExt;
-use git2::{
-    AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Remote, RemoteCallbacks, Repository,
-};
+use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Remote, RemoteCallbacks, Repository};
 
 use crate::commit::Commit;
 use crate::journal;
@@ -29,18 +27,12 @@ impl Opened {
     /// A repository that a run before has made.
     pub fn existing(path: &Path) -> Result<Opened> {
         let repo = Repository::open_bare(path).with_context(|| path.display().to_string())?;
-        Ok(Opened {
-            repo,
-            _quarantine: None,
-        })
+        Ok(Opened { repo, _quarantine: None })
     }
 }
 
 /// Fetches the tip and returns the commit that the ref holds now: it may have moved since the probe.
-pub fn fetch(
-    request: &Fetch,
-    progress: impl FnMut(usize, usize, usize),
-) -> Result<(Opened, Commit)> {
+pub fn fetch(request: &Fetch, progress: impl FnMut(usize, usize, usize)) -> Result<(Opened, Commit)> {
     let opened = open(request)?;
     let object = if request.quarantine {
         if has(&opened.repo, &request.tip) {
@@ -69,52 +61,31 @@ pub fn fetch(
 fn open(request: &Fetch) -> Result<Opened> {
     if !request.quarantine {
         let repo = journal::open_or_create(&request.repository)?;
-        return Ok(Opened {
-            repo,
-            _quarantine: None,
-        });
+        return Ok(Opened { repo, _quarantine: None });
     }
     let quarantine = Quarantine::new()?;
     let repo = journal::create(&quarantine.0)?;
     let objects = request.repository.join("objects");
     if objects.try_exists()? {
-        repo.odb()?
-            .add_disk_alternate(objects.to_str().context("a path that is not UTF-8")?)?;
+        repo.odb()?.add_disk_alternate(objects.to_str().context("a path that is not UTF-8")?)?;
     }
-    Ok(Opened {
-        repo,
-        _quarantine: Some(quarantine),
-    })
+    Ok(Opened { repo, _quarantine: Some(quarantine) })
 }
 
 fn has(repo: &Repository, tip: &Tip) -> bool {
-    tip.object
-        .oid()
-        .is_ok_and(|id| repo.odb().is_ok_and(|odb| odb.exists(id)))
+    tip.object.oid().is_ok_and(|id| repo.odb().is_ok_and(|odb| odb.exists(id)))
 }
 
-fn download(
-    repo: &Repository,
-    request: &Fetch,
-    mut progress: impl FnMut(usize, usize, usize),
-) -> Result<Oid> {
+fn download(repo: &Repository, request: &Fetch, mut progress: impl FnMut(usize, usize, usize)) -> Result<Oid> {
     let origin = &request.origin;
     let (url, broken, complaint) = match (&origin.access, &origin.remote) {
-        (Access::Local, crate::config::Remote::Local(path)) => (
-            path.to_str()
-                .context("a path that is not UTF-8")?
-                .to_owned(),
-            None,
-            None,
-        ),
+        (Access::Local, crate::config::Remote::Local(path)) => {
+            (path.to_str().context("a path that is not UTF-8")?.to_owned(), None, None)
+        }
         _ => {
             let (stream, broken, complaint) = transport::open(origin)?;
             libgit2::offer(Box::new(stream))?;
-            (
-                libgit2::OFFERED_URL.to_owned(),
-                Some(broken),
-                Some(complaint),
-            )
+            (libgit2::OFFERED_URL.to_owned(), Some(broken), Some(complaint))
         }
     };
     let fetched = (|| -> Result<Option<Oid>, git2::Error> {
@@ -125,18 +96,11 @@ fn download(
         };
         let mut callbacks = RemoteCallbacks::new();
         callbacks.transfer_progress(|now| {
-            progress(
-                now.received_objects(),
-                now.total_objects(),
-                now.received_bytes(),
-            );
+            progress(now.received_objects(), now.total_objects(), now.received_bytes());
             true
         });
         let mut options = FetchOptions::new();
-        options
-            .remote_callbacks(callbacks)
-            .download_tags(AutotagOption::None)
-            .update_fetchhead(false);
+        options.remote_callbacks(callbacks).download_tags(AutotagOption::None).update_fetchhead(false);
         remote.download(&[&request.tip.reference], Some(&mut options))?;
         Ok(Some(object))
     })();
@@ -145,10 +109,7 @@ fn download(
         // libgit2 calls the fetch of a branch that is not there a success.
         Ok(None) => Err(Failure::new(
             Class::Unreachable,
-            format!(
-                "{}: `{}` was there a moment ago and is gone",
-                origin.url, request.tip.reference
-            ),
+            format!("{}: `{}` was there a moment ago and is gone", origin.url, request.tip.reference),
         )
         .into()),
         Err(e) => {
@@ -162,11 +123,7 @@ fn download(
 }
 
 fn advertised(remote: &Remote, name: &str) -> Result<Option<Oid>, git2::Error> {
-    Ok(remote
-        .list()?
-        .iter()
-        .find(|head| head.name() == name)
-        .map(|head| head.oid()))
+    Ok(remote.list()?.iter().find(|head| head.name() == name).map(|head| head.oid()))
 }
 
 /// What an error of libgit2 means to poller.
@@ -176,9 +133,7 @@ fn failure_of(url: &str, e: &git2::Error, complaint: Option<String>) -> Failure 
         return Failure::new(Class::Io, format!("{url}: {text}"))
             .help("make room (df -h, df -i); the next run goes on by itself");
     }
-    let said = complaint
-        .map(|c| format!(" (the server said: {c})"))
-        .unwrap_or_default();
+    let said = complaint.map(|c| format!(" (the server said: {c})")).unwrap_or_default();
     // The connection held and git on the other side gave up: its repository is damaged, or it is hostile.
     let gave_up = said.contains("fatal: ") || said.contains("error: ");
     let class = match e.class() {
@@ -193,27 +148,17 @@ fn failure_of(url: &str, e: &git2::Error, complaint: Option<String>) -> Failure 
 
 /// libgit2 puts the system's words into its message and keeps no number.
 fn is_local(text: &str) -> bool {
-    [
-        "No space left on device",
-        "Disk quota exceeded",
-        "File too large",
-        "Read-only file system",
-    ]
-    .iter()
-    .any(|t| text.contains(t))
+    ["No space left on device", "Disk quota exceeded", "File too large", "Read-only file system"]
+        .iter()
+        .any(|t| text.contains(t))
 }
 
 /// The commit behind a tag object, or a failure for a ref that holds something else.
 fn peel(repo: &Repository, object: Oid, tip: &Tip) -> Result<Commit> {
-    let found = repo
-        .find_object(object, None)
-        .with_context(|| format!("reading {object}"))?;
+    let found = repo.find_object(object, None).with_context(|| format!("reading {object}"))?;
     let commit = found.peel_to_commit().map_err(|_| {
-        Failure::new(
-            Class::Refused,
-            format!("`{}` holds no commit", tip.reference),
-        )
-        .help("name a branch or a tag of a commit in `[source]`")
+        Failure::new(Class::Refused, format!("`{}` holds no commit", tip.reference))
+            .help("name a branch or a tag of a commit in `[source]`")
     })?;
     Ok(commit.id().into())
 }
@@ -243,25 +188,26 @@ impl Lock {
 
 /// Removes what a fetch that was killed left. Only with the lock for [`Step::Fetch`].
 fn clean_packs(repository: &Path) -> Result<()> {
-    let folder = repository.join("objects/pack");
-    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+    remove_if_there(&repository.join("shallow.lock"))?;
+    remove_beginning_with(&repository.join("objects/pack"), "pack_git2_")
+}
+
+fn remove_beginning_with(folder: &Path, prefix: &str) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let entry = entry?;
-        if entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(b"pack_git2_")
-        {
-            fs::remove_file(entry.path()).with_context(|| entry.path().display().to_string())?;
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()) {
+            remove_if_there(&entry.path())?;
         }
     }
     Ok(())
 }
 
-/// Removes lock files of refs that a killed run left. Only with the lock for [`Step::Record`].
+/// Removes lock files of refs, and half-written objects, that a killed run left. Only with the lock for [`Step::Record`].
 pub fn clean_refs(repository: &Path) -> Result<()> {
     for name in ["HEAD.lock", "config.lock", "packed-refs.lock"] {
         remove_if_there(&repository.join(name))?;
     }
+    remove_beginning_with(&repository.join("objects"), "tmp_object_git2_")?;
     let folder = repository.join("refs/poller");
     let Ok(entries) = fs::read_dir(&folder) else {
         return Ok(());
@@ -277,9 +223,7 @@ pub fn clean_refs(repository: &Path) -> Result<()> {
 
 fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| path.display().to_string())
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| path.display().to_string()),
         _ => Ok(()),
     }
 }
@@ -290,8 +234,7 @@ struct Quarantine(PathBuf);
 impl Quarantine {
     fn new() -> Result<Quarantine> {
         let template = std::env::temp_dir().join("poller-dry-run-XXXXXX");
-        let path =
-            nix::unistd::mkdtemp(&template).with_context(|| template.display().to_string())?;
+        let path = nix::unistd::mkdtemp(&template).with_context(|| template.display().to_string())?;
         Ok(Quarantine(path))
     }
 }

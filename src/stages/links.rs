@@ -66,10 +66,7 @@ impl Links {
             }
             if let Err(reason) = enter(next, &mut ahead) {
                 let by = quote(&folder);
-                return Some(format!(
-                    "{} goes through the link {by}: {reason}",
-                    quote(target)
-                ));
+                return Some(format!("{} goes through the link {by}: {reason}", quote(target)));
             }
             folder.truncate(here);
         }

@@ -98,10 +98,7 @@ pub fn take(path: &Path, run: &str, now: Timestamp) -> Result<Asked> {
 fn read(file: &File) -> Content {
     let mut block = vec![0; BLOCK];
     let length = file.read_at(&mut block, 0).unwrap_or(0);
-    std::str::from_utf8(&block[..length])
-        .ok()
-        .and_then(|text| toml::from_str(text).ok())
-        .unwrap_or_default()
+    std::str::from_utf8(&block[..length]).ok().and_then(|text| toml::from_str(text).ok()).unwrap_or_default()
 }
 
 impl Lock {
@@ -137,9 +134,7 @@ impl Lock {
         }
         let padding = BLOCK.saturating_sub(text.len());
         text.extend(std::iter::repeat_n('\n', padding));
-        self.file
-            .write_all_at(text.as_bytes(), 0)
-            .context("writing the lock's content")
+        self.file.write_all_at(text.as_bytes(), 0).context("writing the lock's content")
     }
 
     /// Ends what a killed run's script left alive, so that no second script ever runs beside it.
@@ -169,8 +164,7 @@ impl Lock {
             // A session's number is not given out again while anyone is in it; a process that left the
             // session, or one whose number was not written down any more, is known by its environment.
             let script = script.as_ref().filter(|s| s.boot == proc::boot_id());
-            let in_session =
-                |e: &Entry| script.is_some_and(|s| e.session == s.pid && e.started >= s.started);
+            let in_session = |e: &Entry| script.is_some_and(|s| e.session == s.pid && e.started >= s.started);
             proc::all()
                 .into_iter()
                 .filter(|e| e.state != 'Z' && (in_session(e) || e.has_environment(&marker)))
@@ -183,9 +177,15 @@ impl Lock {
             let alive = end(left);
             if !alive.is_empty() {
                 let names: Vec<String> = alive.iter().map(Entry::label).collect();
-                return Err(Failure::new(Class::Io, format!("a script of the killed run {former_run} is still alive and cannot be ended: {}", names.join(", ")))
-                    .help(format!("end it by hand, then poll again: kill -9 {}", alive[0].pid))
-                    .into());
+                return Err(Failure::new(
+                    Class::Io,
+                    format!(
+                        "a script of the killed run {former_run} is still alive and cannot be ended: {}",
+                        names.join(", ")
+                    ),
+                )
+                .help(format!("end it by hand, then poll again: kill -9 {}", alive[0].pid))
+                .into());
             }
         }
         self.runs(None, None)
@@ -218,22 +218,13 @@ mod tests {
     #[test]
     fn the_lock_is_the_kernels_and_its_content_is_for_people() {
         let path = std::env::temp_dir().join(format!("poller-lock-{}", std::process::id()));
-        let Asked::Held(mut first) = take(&path, "run-1", Timestamp::UNIX_EPOCH).unwrap() else {
-            panic!("busy")
-        };
+        let Asked::Held(mut first) = take(&path, "run-1", Timestamp::UNIX_EPOCH).unwrap() else { panic!("busy") };
         first.enter("deploy").unwrap();
-        let Asked::Busy(holder) = take(&path, "run-2", Timestamp::UNIX_EPOCH).unwrap() else {
-            panic!("taken twice")
-        };
-        assert_eq!(
-            (holder.run.as_str(), holder.stage.as_str()),
-            ("run-1", "deploy")
-        );
+        let Asked::Busy(holder) = take(&path, "run-2", Timestamp::UNIX_EPOCH).unwrap() else { panic!("taken twice") };
+        assert_eq!((holder.run.as_str(), holder.stage.as_str()), ("run-1", "deploy"));
         drop(first);
         // The file is still there and says "deploy"; that counts for nothing.
-        let Asked::Held(second) = take(&path, "run-2", Timestamp::UNIX_EPOCH).unwrap() else {
-            panic!("stuck")
-        };
+        let Asked::Held(second) = take(&path, "run-2", Timestamp::UNIX_EPOCH).unwrap() else { panic!("stuck") };
         assert_eq!(second.content.stage, "probe");
         std::fs::remove_file(path).unwrap();
     }
@@ -242,9 +233,7 @@ mod tests {
     fn a_content_that_is_rubbish_is_nobody() {
         let path = std::env::temp_dir().join(format!("poller-lock-rubbish-{}", std::process::id()));
         std::fs::write(&path, b"\xff\x00 = [").unwrap();
-        let Asked::Held(lock) = take(&path, "run", Timestamp::UNIX_EPOCH).unwrap() else {
-            panic!("busy")
-        };
+        let Asked::Held(lock) = take(&path, "run", Timestamp::UNIX_EPOCH).unwrap() else { panic!("busy") };
         assert_eq!(lock.content.keeper, None);
         std::fs::remove_file(path).unwrap();
     }

@@ -10,9 +10,7 @@ use crate::remote::ls_refs::{Advertised, Answer, ProbeError, Wanted, highest};
 pub fn wanted(follow: &Follow) -> Wanted {
     match follow {
         Follow::Branch(name) => Wanted::Ref(format!("refs/heads/{name}")),
-        Follow::Tag(pattern) => Wanted::Tags {
-            pattern: pattern.clone(),
-        },
+        Follow::Tag(pattern) => Wanted::Tags { pattern: pattern.clone() },
         Follow::Ref(name) => Wanted::Ref(name.clone()),
     }
 }
@@ -30,29 +28,17 @@ pub fn tip(url: &str, follow: &Follow, refs: &[Advertised], empty: bool) -> Resu
     };
     let Some(found) = found else {
         let (what, help) = match follow {
-            Follow::Branch(name) => (
-                format!("no branch `{name}`"),
-                format!("push it: git push {url} HEAD:{name}"),
-            ),
+            Follow::Branch(name) => (format!("no branch `{name}`"), format!("push it: git push {url} HEAD:{name}")),
             Follow::Tag(pattern) => (
                 format!("no tag that matches `{pattern}` and is a version"),
                 "tag a commit, for example v1.0.0, and push the tag".to_owned(),
             ),
-            Follow::Ref(name) => (
-                format!("no ref `{name}`"),
-                format!("push it: git push {url} HEAD:{name}"),
-            ),
+            Follow::Ref(name) => (format!("no ref `{name}`"), format!("push it: git push {url} HEAD:{name}")),
         };
-        let empty = if empty {
-            "the repository is empty: "
-        } else {
-            ""
-        };
-        return Err(
-            Failure::new(Class::Unreachable, format!("{url}: {empty}there is {what}"))
-                .help(help)
-                .help("or name another one in `[source]`"),
-        );
+        let empty = if empty { "the repository is empty: " } else { "" };
+        return Err(Failure::new(Class::Unreachable, format!("{url}: {empty}there is {what}"))
+            .help(help)
+            .help("or name another one in `[source]`"));
     };
     Ok(Tip {
         reference: found.name.clone(),
@@ -70,11 +56,10 @@ pub fn tip_of_answer(url: &str, follow: &Follow, answer: &Answer) -> Result<Tip,
 pub fn failure(url: &str, error: ProbeError, complaint: Option<String>) -> Failure {
     let later = "nothing was changed; the next poll tries again";
     match (error, complaint) {
-        (ProbeError::NotGit { seen }, Some(said)) if seen.is_empty() => Failure::new(
-            Class::Unreachable,
-            format!("{url}: the server said: {said}"),
-        )
-        .help("check the path in `[source] url`, and that the deploy key may read the repository"),
+        (ProbeError::NotGit { seen }, Some(said)) if seen.is_empty() => {
+            Failure::new(Class::Unreachable, format!("{url}: the server said: {said}"))
+                .help("check the path in `[source] url`, and that the deploy key may read the repository")
+        }
         (ProbeError::NotGit { seen }, _) => {
             let seen = if seen.is_empty() {
                 "it closed the connection without a word".to_owned()
@@ -84,27 +69,13 @@ pub fn failure(url: &str, error: ProbeError, complaint: Option<String>) -> Failu
             Failure::new(Class::Protocol, format!("{url}: this is not a git server; {seen}"))
                 .help("does the account's shell or .bashrc print something, or is git not installed there?")
         }
-        (ProbeError::Remote(said), _) => Failure::new(
-            Class::Unreachable,
-            format!("{url}: the server said: {said}"),
-        )
-        .help("check the path in `[source] url`, and that the deploy key may read the repository"),
-        (ProbeError::Unsupported(what), _) => {
-            Failure::new(Class::Protocol, format!("{url}: {what}"))
-        }
-        (ProbeError::TooMany, _) => Failure::new(
-            Class::Protocol,
-            format!("{url}: the server lists refs without end"),
-        ),
+        (ProbeError::Remote(said), _) => Failure::new(Class::Unreachable, format!("{url}: the server said: {said}"))
+            .help("check the path in `[source] url`, and that the deploy key may read the repository"),
+        (ProbeError::Unsupported(what), _) => Failure::new(Class::Protocol, format!("{url}: {what}")),
+        (ProbeError::TooMany, _) => Failure::new(Class::Protocol, format!("{url}: the server lists refs without end")),
         (ProbeError::Packet(e), said) => {
-            let said = said
-                .map(|s| format!(" (the server said: {s})"))
-                .unwrap_or_default();
-            Failure::new(
-                Class::Unreachable,
-                format!("{url}: the conversation broke off: {e}{said}"),
-            )
-            .help(later)
+            let said = said.map(|s| format!(" (the server said: {s})")).unwrap_or_default();
+            Failure::new(Class::Unreachable, format!("{url}: the conversation broke off: {e}{said}")).help(later)
         }
     }
 }
@@ -114,11 +85,7 @@ mod tests {
     use super::*;
 
     fn advertised(name: &str, id: u8, peeled: Option<u8>) -> Advertised {
-        Advertised {
-            name: name.into(),
-            id: [id; 20],
-            peeled: peeled.map(|p| [p; 20]),
-        }
+        Advertised { name: name.into(), id: [id; 20], peeled: peeled.map(|p| [p; 20]) }
     }
 
     #[test]
@@ -132,10 +99,7 @@ mod tests {
         let main = tip("u", &Follow::Branch("main".into()), &refs, false).unwrap();
         assert_eq!(main.commit, Commit::from_bytes(&[2; 20]));
         let tag = tip("u", &Follow::Tag("v*".into()), &refs, false).unwrap();
-        assert_eq!(
-            (tag.reference.as_str(), tag.commit),
-            ("refs/tags/v1.10.0", Commit::from_bytes(&[6; 20]))
-        );
+        assert_eq!((tag.reference.as_str(), tag.commit), ("refs/tags/v1.10.0", Commit::from_bytes(&[6; 20])));
         assert_eq!(tag.object, Commit::from_bytes(&[5; 20]));
     }
 
@@ -143,9 +107,6 @@ mod tests {
     fn what_is_missing_is_a_failure_that_names_it() {
         let missing = tip("u", &Follow::Branch("main".into()), &[], true).unwrap_err();
         assert_eq!(missing.class, Class::Unreachable);
-        assert!(
-            missing.message.contains("empty") && missing.message.contains("`main`"),
-            "{missing}"
-        );
+        assert!(missing.message.contains("empty") && missing.message.contains("`main`"), "{missing}");
     }
 }

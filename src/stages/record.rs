@@ -95,20 +95,11 @@ pub fn begun(state: &State, facts: &Facts) -> State {
         run: facts.run.clone(),
         told: false,
     };
-    State {
-        started: Some(started),
-        ..state.clone()
-    }
+    State { started: Some(started), ..state.clone() }
 }
 
 /// What is written, first thing, about a deploy that a killed run left without an end.
-pub fn interrupted(
-    state: &State,
-    from: Option<&Commit>,
-    reference: &str,
-    who: &str,
-    now: Timestamp,
-) -> Option<(State, Run)> {
+pub fn interrupted(state: &State, from: Option<&Commit>, reference: &str, who: &str) -> Option<(State, Run)> {
     let started = state.started.as_ref().filter(|s| !s.told)?;
     let run = Run {
         id: started.run.clone(),
@@ -149,35 +140,17 @@ pub fn ended(state: &State, facts: &Facts, result: &Result, now: Timestamp) -> S
                 Some(before) if before.commit != facts.commit => Some(before.clone()),
                 _ => state.previous.clone(),
             };
-            State {
-                deployed: Some(deployed),
-                previous,
-                frozen: state.frozen.clone(),
-                ..State::default()
-            }
+            State { deployed: Some(deployed), previous, frozen: state.frozen.clone(), ..State::default() }
         }
         Result::Failed { reason, live, .. } => failed(state, facts, reason, 1, *live, now),
         Result::Deferred { reason } => failed(state, facts, reason, 0, false, now),
         // The next run finds it, names it, and goes over everything that may be half done.
-        Result::Interrupted { .. }
-        | Result::Error {
-            restored: false, ..
-        } => begun(state, facts),
-        Result::Error { restored: true, .. } => State {
-            started: None,
-            ..state.clone()
-        },
+        Result::Interrupted { .. } | Result::Error { restored: false, .. } => begun(state, facts),
+        Result::Error { restored: true, .. } => State { started: None, ..state.clone() },
     }
 }
 
-fn failed(
-    state: &State,
-    facts: &Facts,
-    reason: &str,
-    count: u32,
-    live: bool,
-    now: Timestamp,
-) -> State {
+fn failed(state: &State, facts: &Facts, reason: &str, count: u32, live: bool, now: Timestamp) -> State {
     let before = state.failed.as_ref().filter(|f| f.commit == facts.commit);
     let failed = Failed {
         commit: facts.commit.clone(),
@@ -187,13 +160,7 @@ fn failed(
         release: facts.release.clone(),
         live,
     };
-    State {
-        failed: Some(failed),
-        started: None,
-        refused: None,
-        skipped: None,
-        ..state.clone()
-    }
+    State { failed: Some(failed), started: None, refused: None, skipped: None, ..state.clone() }
 }
 
 /// The name of a release: the time first, so that names sort by age, and later than any known one, so
@@ -246,61 +213,27 @@ mod tests {
     #[test]
     fn a_success_moves_what_was_deployed_to_previous_and_forgets_failures() {
         let one = ended(&State::default(), &facts('a'), &Result::Deployed, at(2));
-        assert_eq!(
-            (&one.deployed.as_ref().unwrap().commit, &one.previous),
-            (&commit('a'), &None)
-        );
-        let bad = Result::Failed {
-            reason: "exit 1".into(),
-            exit: Some(1),
-            live: false,
-        };
+        assert_eq!((&one.deployed.as_ref().unwrap().commit, &one.previous), (&commit('a'), &None));
+        let bad = Result::Failed { reason: "exit 1".into(), exit: Some(1), live: false };
         let failing = ended(&one, &facts('b'), &bad, at(3));
         assert_eq!(failing.failed.as_ref().unwrap().attempts, 1);
         let failing = ended(&failing, &facts('b'), &bad, at(4));
-        assert_eq!(
-            failing.failed.as_ref().map(|f| (f.attempts, f.since)),
-            Some((2, at(3)))
-        );
+        assert_eq!(failing.failed.as_ref().map(|f| (f.attempts, f.since)), Some((2, at(3))));
         let two = ended(&failing, &facts('b'), &Result::Deployed, at(5));
         assert_eq!(two.failed, None);
         assert_eq!(two.previous.as_ref().unwrap().commit, commit('a'));
         // Deployed again: the predecessor stays the other one.
-        assert_eq!(
-            ended(&two, &facts('b'), &Result::Deployed, at(6)).previous,
-            two.previous
-        );
+        assert_eq!(ended(&two, &facts('b'), &Result::Deployed, at(6)).previous, two.previous);
     }
 
     #[test]
     fn not_now_does_not_count_and_an_interruption_is_remembered() {
-        let deferred = ended(
-            &State::default(),
-            &facts('a'),
-            &Result::Deferred {
-                reason: "75".into(),
-            },
-            at(2),
-        );
+        let deferred = ended(&State::default(), &facts('a'), &Result::Deferred { reason: "75".into() }, at(2));
         assert_eq!(deferred.failed.unwrap().attempts, 0);
-        let cut = ended(
-            &State::default(),
-            &facts('a'),
-            &Result::Interrupted {
-                reason: "TERM".into(),
-            },
-            at(2),
-        );
+        let cut = ended(&State::default(), &facts('a'), &Result::Interrupted { reason: "TERM".into() }, at(2));
         assert_eq!(cut.started.unwrap().commit, commit('a'));
-        let full = ended(
-            &State::default(),
-            &facts('a'),
-            &Result::Error {
-                reason: "full".into(),
-                restored: true,
-            },
-            at(2),
-        );
+        let full =
+            ended(&State::default(), &facts('a'), &Result::Error { reason: "full".into(), restored: true }, at(2));
         assert_eq!(full, State::default());
     }
 
@@ -308,28 +241,14 @@ mod tests {
     fn release_names_grow_even_when_the_clock_does_not() {
         let first = release_name(&commit('a'), &State::default(), at(0));
         assert_eq!(first, format!("19700101T000000Z-{}", commit('a')));
-        let mut state = ended(
-            &State::default(),
-            &Facts {
-                release: Some(first.clone()),
-                ..facts('a')
-            },
-            &Result::Deployed,
-            at(0),
-        );
+        let mut state =
+            ended(&State::default(), &Facts { release: Some(first.clone()), ..facts('a') }, &Result::Deployed, at(0));
         let second = release_name(&commit('a'), &state, at(0));
         assert!(second > first, "{second}");
         state.failed = ended(
             &state,
-            &Facts {
-                release: Some(second.clone()),
-                ..facts('b')
-            },
-            &Result::Failed {
-                reason: String::new(),
-                exit: None,
-                live: false,
-            },
+            &Facts { release: Some(second.clone()), ..facts('b') },
+            &Result::Failed { reason: String::new(), exit: None, live: false },
             at(0),
         )
         .failed;

@@ -41,8 +41,7 @@ pub fn write(folder: &OwnedFd, commit: Option<&Commit>, from: &mut impl Read) ->
     let mut folders = Folders::new(folder.try_clone()?);
     let mut body = Vec::new();
     loop {
-        let kind = read_frame(from, &mut body)?
-            .context("the tree ended too early: the fetcher was stopped")?;
+        let kind = read_frame(from, &mut body)?.context("the tree ended too early: the fetcher was stopped")?;
         match kind {
             FILE | EXECUTABLE => {
                 ensure!(body.len() > 9, "a file without a name");
@@ -89,38 +88,29 @@ pub fn write(folder: &OwnedFd, commit: Option<&Commit>, from: &mut impl Read) ->
     match commit {
         Some(commit) => {
             let mut file = create(&mut folders, &revision, 0o666)?;
-            file.write_all(format!("{commit}\n").as_bytes())
-                .context(REVISION)?;
+            file.write_all(format!("{commit}\n").as_bytes()).context(REVISION)?;
             staged.written.push((revision, true));
         }
         None => staged.deleted.push(revision),
     }
     // Once, for all files: cheaper than an fsync for each, and it reports what could not be written.
-    syncfs(folder)
-        .map_err(std::io::Error::from)
-        .context("writing the release to the disk")?;
+    syncfs(folder).map_err(std::io::Error::from).context("writing the release to the disk")?;
     Ok(staged)
 }
 
 fn create(folders: &mut Folders, path: &[u8], mode: u32) -> Result<File> {
     let (parent, name) = folders.parent_of(path, &good_names(path)?)?;
     // O_EXCL never opens what is there, be it a link or not.
-    let flags =
-        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file =
-        openat(parent, name, flags, Mode::from_bits_truncate(mode)).map_err(std::io::Error::from);
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = openat(parent, name, flags, Mode::from_bits_truncate(mode)).map_err(std::io::Error::from);
     Ok(File::from(file.with_context(|| shown(path))?))
 }
 
 fn receive(mut file: File, size: u64, from: &mut impl Read, body: &mut Vec<u8>) -> Result<()> {
     let mut left = size;
     while left > 0 {
-        let kind =
-            read_frame(from, body)?.context("the tree ended too early: the fetcher was stopped")?;
-        ensure!(
-            kind == DATA && body.len() as u64 <= left,
-            "a file longer than it was said to be"
-        );
+        let kind = read_frame(from, body)?.context("the tree ended too early: the fetcher was stopped")?;
+        ensure!(kind == DATA && body.len() as u64 <= left, "a file longer than it was said to be");
         file.write_all(body)?;
         left -= body.len() as u64;
     }
@@ -147,8 +137,5 @@ pub fn remove(parent: impl AsFd, name: &OsStr) -> std::io::Result<()> {
 }
 
 pub fn shown(path: &[u8]) -> String {
-    format!(
-        "`{}`",
-        crate::report::printable(&String::from_utf8_lossy(path))
-    )
+    format!("`{}`", crate::report::printable(&String::from_utf8_lossy(path)))
 }

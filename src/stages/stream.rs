@@ -60,16 +60,9 @@ fn changes(
 ) -> Result<BTreeMap<Vec<u8>, Change>> {
     if request.bases.is_empty() {
         let leaves = tree.map_or(Ok(tree::Leaves::new()), |tree| tree::leaves(odb, tree))?;
-        return Ok(leaves
-            .into_iter()
-            .map(|(path, leaf)| (path, Change::Write(leaf, NEW)))
-            .collect());
+        return Ok(leaves.into_iter().map(|(path, leaf)| (path, Change::Write(leaf, NEW))).collect());
     }
-    let base_trees: Vec<_> = request
-        .bases
-        .iter()
-        .map(|base| base_tree(repo, base, request))
-        .collect::<Result<_>>()?;
+    let base_trees: Vec<_> = request.bases.iter().map(|base| base_tree(repo, base, request)).collect::<Result<_>>()?;
     let mut found = BTreeMap::new();
     for &base in &base_trees {
         for (path, (old, new)) in tree::changes(odb, base, tree)? {
@@ -98,15 +91,10 @@ fn changes(
 }
 
 /// None when the folder that is published was not there yet.
-fn base_tree(
-    repo: &Repository,
-    base: &Option<Commit>,
-    request: &StreamTree,
-) -> Result<Option<git2::Oid>> {
+fn base_tree(repo: &Repository, base: &Option<Commit>, request: &StreamTree) -> Result<Option<git2::Oid>> {
     let Some(base) = base else { return Ok(None) };
     let id = base.oid()?;
-    repo.find_commit(id)
-        .with_context(|| format!("the commit {id}, which is live"))?;
+    repo.find_commit(id).with_context(|| format!("the commit {id}, which is live"))?;
     Ok(published_tree(repo, id, request.subdir.as_deref()).ok())
 }
 
@@ -115,32 +103,21 @@ pub fn is_shared(path: &[u8], shared: &[String]) -> bool {
     shared
         .iter()
         .map(|s| s.trim_end_matches('/').as_bytes())
-        .any(|s| {
-            path.strip_prefix(s)
-                .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        })
+        .any(|s| path.strip_prefix(s).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
 }
 
 fn send(odb: &Odb, path: &[u8], leaf: &Leaf, known: u8, to: &mut impl Write) -> Result<()> {
     let kind = match leaf.kind {
         Kind::Submodule => return Ok(write_frame(to, FOLDER, &[&[known], path])?),
         Kind::Link => {
-            let target = odb
-                .read(leaf.id)
-                .with_context(|| format!("the link {}", leaf.id))?;
+            let target = odb.read(leaf.id).with_context(|| format!("the link {}", leaf.id))?;
             let length = u32::try_from(path.len())?.to_be_bytes();
-            return Ok(write_frame(
-                to,
-                LINK,
-                &[&[known], &length, path, target.data()],
-            )?);
+            return Ok(write_frame(to, LINK, &[&[known], &length, path, target.data()])?);
         }
         Kind::File => FILE,
         Kind::Executable => EXECUTABLE,
     };
-    let blob = odb
-        .read(leaf.id)
-        .with_context(|| format!("the file {}", leaf.id))?;
+    let blob = odb.read(leaf.id).with_context(|| format!("the file {}", leaf.id))?;
     let size = (blob.len() as u64).to_be_bytes();
     write_frame(to, kind, &[&[known], &size, path])?;
     for chunk in blob.data().chunks(CHUNK) {

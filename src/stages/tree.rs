@@ -31,6 +31,9 @@ pub struct Leaf {
 /// Path to leaf, sorted; paths are raw bytes with `/` between the parts.
 pub type Leaves = BTreeMap<Vec<u8>, Leaf>;
 
+/// What stood under a path before, and what stands there now.
+pub type Change = (Option<Leaf>, Option<Leaf>);
+
 /// Deeper than any file system's path limit lets one go.
 const DEEPEST: usize = 200;
 /// Longest path, below PATH_MAX with room for the target directory.
@@ -58,9 +61,7 @@ fn collect(odb: &Odb, tree: Oid, path: &mut Vec<u8>, depth: usize, all: &mut Lea
             Item::Leaf(leaf) => {
                 all.insert(path.clone(), leaf);
                 if all.len() > MOST_LEAVES {
-                    return Err(refused(format!(
-                        "the tree has more than {MOST_LEAVES} files"
-                    )));
+                    return Err(refused(format!("the tree has more than {MOST_LEAVES} files")));
                 }
             }
         }
@@ -70,11 +71,7 @@ fn collect(odb: &Odb, tree: Oid, path: &mut Vec<u8>, depth: usize, all: &mut Lea
 }
 
 /// What is new, changed or gone from one tree to another. Equal folders are not opened.
-pub fn changes(
-    odb: &Odb,
-    from: Option<Oid>,
-    to: Option<Oid>,
-) -> Result<BTreeMap<Vec<u8>, (Option<Leaf>, Option<Leaf>)>> {
+pub fn changes(odb: &Odb, from: Option<Oid>, to: Option<Oid>) -> Result<BTreeMap<Vec<u8>, Change>> {
     let mut found = BTreeMap::new();
     compare(odb, from, to, &mut Vec::new(), 0, &mut found)?;
     Ok(found)
@@ -86,20 +83,14 @@ fn compare(
     to: Option<Oid>,
     path: &mut Vec<u8>,
     depth: usize,
-    found: &mut BTreeMap<Vec<u8>, (Option<Leaf>, Option<Leaf>)>,
+    found: &mut BTreeMap<Vec<u8>, Change>,
 ) -> Result<()> {
     if from == to {
         return Ok(());
     }
-    let read = |tree: Option<Oid>, path: &[u8]| {
-        tree.map_or(Ok(BTreeMap::new()), |id| items(odb, id, path, depth))
-    };
+    let read = |tree: Option<Oid>, path: &[u8]| tree.map_or(Ok(BTreeMap::new()), |id| items(odb, id, path, depth));
     let (mut old, new) = (read(from, path)?, read(to, path)?);
-    let names: Vec<Vec<u8>> = old
-        .keys()
-        .chain(new.keys().filter(|n| !old.contains_key(*n)))
-        .cloned()
-        .collect();
+    let names: Vec<Vec<u8>> = old.keys().chain(new.keys().filter(|n| !old.contains_key(*n))).cloned().collect();
     let mut new = new;
     for name in names {
         let length = path.len();
@@ -126,10 +117,7 @@ fn enter(path: &mut Vec<u8>, name: &[u8]) -> Result<()> {
     }
     path.extend_from_slice(name);
     if path.len() > LONGEST_PATH {
-        return Err(refused(format!(
-            "a path of more than {LONGEST_PATH} bytes: {}…",
-            show(&path[..100])
-        )));
+        return Err(refused(format!("a path of more than {LONGEST_PATH} bytes: {}…", show(&path[..100]))));
     }
     Ok(())
 }
@@ -141,12 +129,9 @@ pub fn subtree(odb: &Odb, tree: Oid, folder: &str) -> Result<Oid> {
         here = match items(odb, here, folder.as_bytes(), 0)?.remove(part.as_bytes()) {
             Some(Item::Tree(id)) => id,
             _ => {
-                return Err(Failure::new(
-                    Class::Config,
-                    format!("the commit has no folder `{}`", printable(folder)),
-                )
-                .help("check `[source] subdir`")
-                .into());
+                return Err(Failure::new(Class::Config, format!("the commit has no folder `{}`", printable(folder)))
+                    .help("check `[source] subdir`")
+                    .into());
             }
         };
     }
@@ -161,15 +146,9 @@ fn items(odb: &Odb, tree: Oid, at: &[u8], depth: usize) -> Result<BTreeMap<Vec<u
             show(&at[..at.len().min(60)])
         )));
     }
-    let object = odb
-        .read(tree)
-        .with_context(|| format!("the tree {tree} of {}", show(at)))?;
+    let object = odb.read(tree).with_context(|| format!("the tree {tree} of {}", show(at)))?;
     if object.kind() != ObjectType::Tree {
-        return Err(refused(format!(
-            "{} is said to be a folder and is a {}",
-            show(at),
-            object.kind()
-        )));
+        return Err(refused(format!("{} is said to be a folder and is a {}", show(at), object.kind())));
     }
     let mut found = BTreeMap::new();
     // On a case-folding file system these would be one file; here they only must not be the same bytes.
@@ -177,14 +156,9 @@ fn items(odb: &Odb, tree: Oid, at: &[u8], depth: usize) -> Result<BTreeMap<Vec<u
     let mut rest = object.data();
     while !rest.is_empty() {
         let (mode, name, id);
-        (mode, name, id, rest) =
-            next(rest).ok_or_else(|| refused(format!("a damaged tree object at {}", show(at))))?;
+        (mode, name, id, rest) = next(rest).ok_or_else(|| refused(format!("a damaged tree object at {}", show(at))))?;
         let whole = || {
-            if at.is_empty() {
-                show(name)
-            } else {
-                format!("{}/{}", show(at), show(name))
-            }
+            if at.is_empty() { show(name) } else { format!("{}/{}", show(at), show(name)) }
         };
         if let Some(why) = bad_name(name) {
             return Err(refused(format!("the tree has the name {}, {why}", whole())));
@@ -212,8 +186,11 @@ fn items(odb: &Odb, tree: Oid, at: &[u8], depth: usize) -> Result<BTreeMap<Vec<u
     Ok(found)
 }
 
+/// One entry as it stands in a tree object, and what follows it.
+type RawEntry<'b> = (&'b [u8], &'b [u8], Oid, &'b [u8]);
+
 /// `MODE SP NAME NUL ID`
-fn next(bytes: &[u8]) -> Option<(&[u8], &[u8], Oid, &[u8])> {
+fn next(bytes: &[u8]) -> Option<RawEntry<'_>> {
     let space = bytes.iter().position(|&b| b == b' ')?;
     let (mode, rest) = (&bytes[..space], &bytes[space + 1..]);
     let nul = rest.iter().position(|&b| b == 0)?;
@@ -242,18 +219,11 @@ pub fn bad_name(name: &[u8]) -> Option<&'static str> {
 /// `.git` in any spelling that some file system takes for it.
 fn is_dot_git(name: &[u8]) -> bool {
     // HFS+ ignores these, so they are no difference.
-    let ignored = |c: char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
-    let text: String = String::from_utf8_lossy(name)
-        .chars()
-        .filter(|&c| !ignored(c))
-        .collect();
+    let ignored =
+        |c: char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
+    let text: String = String::from_utf8_lossy(name).chars().filter(|&c| !ignored(c)).collect();
     // NTFS drops dots and spaces at the end, and what follows a colon.
-    let text = text
-        .split(':')
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches(['.', ' '])
-        .to_lowercase();
+    let text = text.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']).to_lowercase();
     text == ".git" || text == "git~1"
 }
 
@@ -262,9 +232,7 @@ fn show(bytes: &[u8]) -> String {
 }
 
 fn refused(message: String) -> anyhow::Error {
-    Failure::new(Class::Refused, message)
-        .help("nothing was written; find out who pushed this commit and how")
-        .into()
+    Failure::new(Class::Refused, message).help("nothing was written; find out who pushed this commit and how").into()
 }
 
 #[cfg(test)]

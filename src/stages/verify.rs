@@ -33,43 +33,31 @@ pub fn verify(repo: &Repository, commit: &Commit, request: &Verify) -> Result<Ve
     let mut verified = inspect(&odb, &leaves)?;
 
     if leaves.len() < all {
-        verified.warnings.push("the repository has files under paths that `[target] shared` links elsewhere; they are not published".into());
+        verified.warnings.push(
+            "the repository has files under paths that `[target] shared` links elsewhere; they are not published"
+                .into(),
+        );
     }
     if leaves.contains_key(REVISION.as_bytes()) {
-        verified.warnings.push(format!(
-            "`{REVISION}` of the repository is not published: poller writes its own"
-        ));
+        verified.warnings.push(format!("`{REVISION}` of the repository is not published: poller writes its own"));
     }
     // A redeploy of the same commit is asked for by hand: the filter has no say then.
     if let Some(deployed) = deployed.filter(|&d| d != tip && !request.paths.is_empty()) {
         let changed = tree::changes(&odb, Some(root(repo, deployed)?), Some(whole))?;
         let interesting = patterns(&request.paths)?;
-        verified.of_no_interest = !changed
-            .keys()
-            .any(|path| interesting.is_match(String::from_utf8_lossy(path).as_ref()));
+        verified.of_no_interest =
+            !changed.keys().any(|path| interesting.is_match(String::from_utf8_lossy(path).as_ref()));
     }
     if request.summary {
-        let before = deployed
-            .map(|d| published_tree(repo, d, request.subdir.as_deref()))
-            .transpose();
+        let before = deployed.map(|d| published_tree(repo, d, request.subdir.as_deref())).transpose();
         // The folder may be new: then every file in it is.
-        verified.summary = Some(summary(
-            repo,
-            &odb,
-            deployed,
-            tip,
-            before.unwrap_or(None),
-            published,
-        )?);
+        verified.summary = Some(summary(repo, &odb, deployed, tip, before.unwrap_or(None), published)?);
     }
     Ok(verified)
 }
 
 fn root(repo: &Repository, commit: Oid) -> Result<Oid> {
-    Ok(repo
-        .find_commit(commit)
-        .with_context(|| format!("the commit {commit}"))?
-        .tree_id())
+    Ok(repo.find_commit(commit).with_context(|| format!("the commit {commit}"))?.tree_id())
 }
 
 /// The tree that is published: the commit's own, or a folder of it.
@@ -101,27 +89,18 @@ fn inspect(odb: &Odb, leaves: &Leaves) -> Result<Verified> {
     for (path, leaf) in leaves {
         let shown = || printable(&String::from_utf8_lossy(path));
         if leaf.kind == Kind::Submodule {
-            verified.warnings.push(format!(
-                "`{}` is a submodule, which is published as an empty folder",
-                shown()
-            ));
+            verified.warnings.push(format!("`{}` is a submodule, which is published as an empty folder", shown()));
             continue;
         }
         let missing = || {
-            Failure::new(
-                Class::Protocol,
-                format!("the server left out `{}` ({})", shown(), leaf.id),
-            )
-            .help("the repository on the server is damaged: run git fsck there")
+            Failure::new(Class::Protocol, format!("the server left out `{}` ({})", shown(), leaf.id))
+                .help("the repository on the server is damaged: run git fsck there")
         };
         let (size, _) = odb.read_header(leaf.id).map_err(|_| missing())?;
         if size as u64 > LARGEST_OBJECT {
             return Err(Failure::new(
                 Class::Refused,
-                format!(
-                    "`{}` has {size} bytes, more than the {LARGEST_OBJECT} that poller publishes",
-                    shown()
-                ),
+                format!("`{}` has {size} bytes, more than the {LARGEST_OBJECT} that poller publishes", shown()),
             )
             .help("keep files of that size out of git")
             .into());
@@ -139,11 +118,7 @@ fn inspect(odb: &Odb, leaves: &Leaves) -> Result<Verified> {
             let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
             return Err(Failure::new(
                 Class::Refused,
-                format!(
-                    "the link `{}` → `{}` leaves the published tree: {why}",
-                    text(path),
-                    text(target)
-                ),
+                format!("the link `{}` → `{}` leaves the published tree: {why}", text(path), text(target)),
             )
             .help("make it relative and keep it inside, or name it in `[target] shared`")
             .into());
@@ -184,13 +159,7 @@ fn summary(
             let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
             summary.commits.push(SummaryCommit {
                 commit: id.into(),
-                subject: text(
-                    commit
-                        .message_bytes()
-                        .split(|&b| b == b'\n')
-                        .next()
-                        .unwrap_or_default(),
-                ),
+                subject: text(commit.message_bytes().split(|&b| b == b'\n').next().unwrap_or_default()),
                 author: text(commit.author().name_bytes()),
                 time: commit.time().seconds(),
             });
@@ -204,10 +173,7 @@ fn summary(
         };
         summary.files_total += 1;
         if summary.files.len() < LISTED {
-            summary.files.push(format!(
-                "{letter} {}",
-                printable(&String::from_utf8_lossy(&path))
-            ));
+            summary.files.push(format!("{letter} {}", printable(&String::from_utf8_lossy(&path))));
         }
     }
     Ok(summary)

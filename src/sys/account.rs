@@ -27,19 +27,14 @@ impl Account {
     /// # Errors
     /// Configuration: the user or group does not exist, or is uid 0.
     pub fn named(name: &str, group: Option<&str>) -> Result<Account> {
-        let user = User::from_name(name)
-            .with_context(|| format!("looking up the user {name}"))?
-            .ok_or_else(|| {
-                Failure::new(Class::Config, format!("the user `{name}` does not exist")).help(
-                    format!("create it: useradd --system --shell /usr/sbin/nologin {name}"),
-                )
-            })?;
+        let user = User::from_name(name).with_context(|| format!("looking up the user {name}"))?.ok_or_else(|| {
+            Failure::new(Class::Config, format!("the user `{name}` does not exist"))
+                .help(format!("create it: useradd --system --shell /usr/sbin/nologin {name}"))
+        })?;
         if user.uid.is_root() {
-            return Err(
-                Failure::new(Class::Config, format!("the user `{name}` is uid 0"))
-                    .help("name a restricted user: a deploy script never runs as root")
-                    .into(),
-            );
+            return Err(Failure::new(Class::Config, format!("the user `{name}` is uid 0"))
+                .help("name a restricted user: a deploy script never runs as root")
+                .into());
         }
         let gid = match group {
             None => user.gid,
@@ -59,9 +54,7 @@ impl Account {
     /// The user that poller itself runs as.
     pub fn current() -> Result<Account> {
         let uid = Uid::effective();
-        let user = User::from_uid(uid)
-            .context("looking up the current user")?
-            .unwrap_or_else(|| nameless(uid));
+        let user = User::from_uid(uid).context("looking up the current user")?.unwrap_or_else(|| nameless(uid));
         Account::from_user(user, Gid::effective())
     }
 

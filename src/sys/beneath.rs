@@ -40,25 +40,13 @@ pub struct Folders {
 
 impl Folders {
     pub fn new(root: OwnedFd) -> Folders {
-        Folders {
-            root,
-            chain: Vec::new(),
-        }
+        Folders { root, chain: Vec::new() }
     }
 
     /// The folder that `parts` lies in, made where it is missing, and the last part.
-    pub fn parent_of<'p>(
-        &mut self,
-        path: &[u8],
-        parts: &[&'p OsStr],
-    ) -> Result<(BorrowedFd<'_>, &'p OsStr)> {
+    pub fn parent_of<'p>(&mut self, path: &[u8], parts: &[&'p OsStr]) -> Result<(BorrowedFd<'_>, &'p OsStr)> {
         let (name, folders) = parts.split_last().context("an empty path")?;
-        let common = self
-            .chain
-            .iter()
-            .zip(folders)
-            .take_while(|((have, _), want)| have == *want)
-            .count();
+        let common = self.chain.iter().zip(folders).take_while(|((have, _), want)| have == *want).count();
         self.chain.truncate(common);
         for folder in &folders[common..] {
             let parent = self.here();
@@ -66,27 +54,16 @@ impl Folders {
                 .and_then(|()| open_folder(parent, folder))
                 .map(|fd| self.chain.push(((*folder).to_owned(), fd)))
                 .with_context(|| {
-                    format!(
-                        "the folder of `{}`",
-                        crate::report::printable(&String::from_utf8_lossy(path))
-                    )
+                    format!("the folder of `{}`", crate::report::printable(&String::from_utf8_lossy(path)))
                 })?;
         }
         Ok((self.here(), name))
     }
 
     /// The same, but None where a folder on the way is missing or is none.
-    pub fn existing_parent_of<'p>(
-        &mut self,
-        parts: &[&'p OsStr],
-    ) -> Result<Option<(BorrowedFd<'_>, &'p OsStr)>> {
+    pub fn existing_parent_of<'p>(&mut self, parts: &[&'p OsStr]) -> Result<Option<(BorrowedFd<'_>, &'p OsStr)>> {
         let (name, folders) = parts.split_last().context("an empty path")?;
-        let common = self
-            .chain
-            .iter()
-            .zip(folders)
-            .take_while(|((have, _), want)| have == *want)
-            .count();
+        let common = self.chain.iter().zip(folders).take_while(|((have, _), want)| have == *want).count();
         self.chain.truncate(common);
         for folder in &folders[common..] {
             match open_folder(self.here(), folder) {
@@ -106,8 +83,6 @@ impl Folders {
     }
 
     fn here(&self) -> BorrowedFd<'_> {
-        self.chain
-            .last()
-            .map_or(self.root.as_fd(), |(_, fd)| fd.as_fd())
+        self.chain.last().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd())
     }
 }

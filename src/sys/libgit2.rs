@@ -16,12 +16,7 @@ pub fn restrain() -> Result<()> {
     // SAFETY: called before any thread is started.
     unsafe { std::env::remove_var("SUDO_UID") };
     // An `insteadOf` in a user's or the system's configuration would redirect the URL.
-    for level in [
-        ConfigLevel::System,
-        ConfigLevel::Global,
-        ConfigLevel::XDG,
-        ConfigLevel::ProgramData,
-    ] {
+    for level in [ConfigLevel::System, ConfigLevel::Global, ConfigLevel::XDG, ConfigLevel::ProgramData] {
         // SAFETY: no other thread, nothing of libgit2 in use yet.
         unsafe { opts::set_search_path(level, "") }.context("emptying libgit2's search paths")?;
     }
@@ -55,9 +50,7 @@ pub fn offer(stream: Box<dyn SmartSubtransportStream>) -> Result<()> {
     let mut result = Ok(());
     REGISTERED.call_once(|| {
         // SAFETY: once, and this process has one thread that uses libgit2.
-        result = unsafe {
-            git2::transport::register("poller", |remote| Transport::smart(remote, false, Offered))
-        };
+        result = unsafe { git2::transport::register("poller", |remote| Transport::smart(remote, false, Offered)) };
     });
     result.context("registering the transport")?;
     *OFFERED.lock().unwrap_or_else(|e| e.into_inner()) = Some(stream);
@@ -67,11 +60,7 @@ pub fn offer(stream: Box<dyn SmartSubtransportStream>) -> Result<()> {
 struct Offered;
 
 impl SmartSubtransport for Offered {
-    fn action(
-        &self,
-        _url: &str,
-        service: Service,
-    ) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
+    fn action(&self, _url: &str, service: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
         if !matches!(service, Service::UploadPackLs) {
             return Err(git2::Error::from_str("poller only ever fetches"));
         }

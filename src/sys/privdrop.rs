@@ -39,20 +39,17 @@ pub struct Confinement<'a> {
 
 /// Makes `command` start under `confinement`, in a session of its own, with default signals.
 pub fn confine(command: &mut Command, confinement: &Confinement) -> Result<()> {
-    let directory = CString::new(confinement.directory.as_os_str().as_encoded_bytes())
-        .context("a folder name with a NUL byte")?;
+    let directory =
+        CString::new(confinement.directory.as_os_str().as_encoded_bytes()).context("a folder name with a NUL byte")?;
     let umask_bits = Mode::from_bits_truncate(confinement.umask);
     let new_privileges = confinement.new_privileges;
     let keep_below = confinement.keep_below;
     // An unprivileged poller stays who it is: setgroups would be refused even for the same groups.
-    let identity = confinement
-        .account
-        .filter(|_| Uid::effective().is_root())
-        .map(|account| Identity {
-            uid: Uid::from_raw(account.uid),
-            gid: Gid::from_raw(account.gid),
-            groups: account.groups.iter().copied().map(Gid::from_raw).collect(),
-        });
+    let identity = confinement.account.filter(|_| Uid::effective().is_root()).map(|account| Identity {
+        uid: Uid::from_raw(account.uid),
+        gid: Gid::from_raw(account.gid),
+        groups: account.groups.iter().copied().map(Gid::from_raw).collect(),
+    });
 
     let in_child = move || -> io::Result<()> {
         setsid()?;
@@ -86,12 +83,8 @@ impl Identity {
         setgid(self.gid)?;
         setresuid(self.uid, self.uid, self.uid)?;
         let (user, group) = (getresuid()?, getresgid()?);
-        let is_user = [user.real, user.effective, user.saved]
-            .iter()
-            .all(|&id| id == self.uid);
-        let is_group = [group.real, group.effective, group.saved]
-            .iter()
-            .all(|&id| id == self.gid);
+        let is_user = [user.real, user.effective, user.saved].iter().all(|&id| id == self.uid);
+        let is_group = [group.real, group.effective, group.saved].iter().all(|&id| id == self.gid);
         let can_return = setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok();
         if !is_user || !is_group || can_return {
             return Err(Errno::EPERM.into());
@@ -107,15 +100,8 @@ fn default_signals() -> io::Result<()> {
     for signal in (1..=64).filter(|s| ![libc::SIGKILL, libc::SIGSTOP].contains(s)) {
         // By the system call: the C library keeps two signals for itself and refuses to reset them.
         // SAFETY: `default` is as large as the kernel's struct, and no handler is installed.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                std::ptr::null::<u64>(),
-                8usize,
-            )
-        };
+        let done =
+            unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8usize) };
         if done != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -128,22 +114,12 @@ fn default_signals() -> io::Result<()> {
 /// open by which the standard library reports a failed exec.
 fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: a system call on numbers; it touches no memory.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done == 0 {
         return Ok(());
     }
     // Before Linux 5.11: one by one. The soft limit is what bounds the numbers in use.
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` outlives the call.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
         return Err(io::Error::last_os_error());
@@ -161,10 +137,7 @@ fn close_from(first: u32) -> io::Result<()> {
 /// `parent` is who started it: were it gone already, no signal would ever come.
 pub fn die_with_parent(parent: i32) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("asking to end with the parent")?;
-    anyhow::ensure!(
-        nix::unistd::getppid().as_raw() == parent,
-        "the parent process is gone"
-    );
+    anyhow::ensure!(nix::unistd::getppid().as_raw() == parent, "the parent process is gone");
     Ok(())
 }
 
@@ -175,37 +148,21 @@ pub fn end_with_parent(command: &mut Command) {
     let in_child = move || -> io::Result<()> {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         // Were the parent gone already, no signal would ever come.
-        if nix::unistd::getppid() == parent {
-            Ok(())
-        } else {
-            Err(Errno::ESRCH.into())
-        }
+        if nix::unistd::getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
     };
     // SAFETY: as in `confine`: system calls, nothing else.
     unsafe { command.pre_exec(in_child) };
 }
 
 /// Gives descriptor `target` of the child another descriptor's file.
-pub fn pass_descriptor(
-    command: &mut Command,
-    from: std::os::fd::RawFd,
-    target: std::os::fd::RawFd,
-) {
+pub fn pass_descriptor(command: &mut Command, from: std::os::fd::RawFd, target: std::os::fd::RawFd) {
     let hand_over = move || -> io::Result<()> {
         // SAFETY: dup2 on descriptors; `from` is kept open by the caller until after the spawn.
         let done = unsafe {
             // dup2 onto itself would leave close-on-exec set.
-            if from == target {
-                libc::fcntl(from, libc::F_SETFD, 0)
-            } else {
-                libc::dup2(from, target)
-            }
+            if from == target { libc::fcntl(from, libc::F_SETFD, 0) } else { libc::dup2(from, target) }
         };
-        if done < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     };
     // SAFETY: as in `confine`: a system call, nothing else.
     unsafe { command.pre_exec(hand_over) };

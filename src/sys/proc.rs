@@ -20,16 +20,11 @@ pub struct Identity {
 impl Identity {
     /// None when there is no such process (any more).
     pub fn of(pid: i32) -> Option<Identity> {
-        Some(Identity {
-            pid,
-            started: Entry::read(pid)?.started,
-            boot: boot_id(),
-        })
+        Some(Identity { pid, started: Entry::read(pid)?.started, boot: boot_id() })
     }
 
     pub fn is_alive(&self) -> bool {
-        self.boot == boot_id()
-            && Entry::read(self.pid).is_some_and(|e| e.started == self.started && e.state != 'Z')
+        self.boot == boot_id() && Entry::read(self.pid).is_some_and(|e| e.started == self.started && e.state != 'Z')
     }
 }
 
@@ -66,10 +61,8 @@ impl Entry {
 
     /// Whether the process was started with this assignment in its environment.
     pub fn has_environment(&self, assignment: &str) -> bool {
-        fs::read(format!("/proc/{}/environ", self.pid)).is_ok_and(|all| {
-            all.split(|&b| b == 0)
-                .any(|one| one == assignment.as_bytes())
-        })
+        fs::read(format!("/proc/{}/environ", self.pid))
+            .is_ok_and(|all| all.split(|&b| b == 0).any(|one| one == assignment.as_bytes()))
     }
 
     /// `PID (name)`, fit for a person.
@@ -83,11 +76,7 @@ pub fn all() -> Vec<Entry> {
     let Ok(folder) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    folder
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Entry::read)
-        .collect()
+    folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Entry::read).collect()
 }
 
 /// Everything below `root` that is alive, `root` itself not included.
@@ -97,21 +86,12 @@ pub fn descendants(root: i32) -> Vec<Entry> {
     // A child may stand before its parent in the table: repeat until nothing is added.
     loop {
         let before = family.len();
-        family.extend(
-            table
-                .iter()
-                .filter(|e| family.contains(&e.parent))
-                .map(|e| e.pid)
-                .collect::<Vec<_>>(),
-        );
+        family.extend(table.iter().filter(|e| family.contains(&e.parent)).map(|e| e.pid).collect::<Vec<_>>());
         if family.len() == before {
             break;
         }
     }
-    table
-        .into_iter()
-        .filter(|e| e.pid != root && e.state != 'Z' && family.contains(&e.pid))
-        .collect()
+    table.into_iter().filter(|e| e.pid != root && e.state != 'Z' && family.contains(&e.pid)).collect()
 }
 
 /// Signals all of them. One that is gone already, or that became root's by sudo, is passed over.
@@ -124,10 +104,7 @@ pub fn signal_all(processes: &[Entry], signal: Signal) {
 
 /// Changes with every boot.
 pub fn boot_id() -> String {
-    fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"))
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]
@@ -139,13 +116,7 @@ mod tests {
         let line = "42 (a) S (b) S 7 42 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2";
         let entry = Entry::parse(line).unwrap();
         assert_eq!(
-            (
-                entry.pid,
-                entry.name.as_str(),
-                entry.parent,
-                entry.session,
-                entry.started
-            ),
+            (entry.pid, entry.name.as_str(), entry.parent, entry.session, entry.started),
             (42, "a) S (b", 7, 40, 98765)
         );
     }
@@ -154,19 +125,7 @@ mod tests {
     fn this_process_is_alive_and_a_namesake_is_not_it() {
         let me = Identity::of(std::process::id() as i32).unwrap();
         assert!(me.is_alive());
-        assert!(
-            !Identity {
-                started: me.started + 1,
-                ..me.clone()
-            }
-            .is_alive()
-        );
-        assert!(
-            !Identity {
-                boot: "another".into(),
-                ..me
-            }
-            .is_alive()
-        );
+        assert!(!Identity { started: me.started + 1, ..me.clone() }.is_alive());
+        assert!(!Identity { boot: "another".into(), ..me }.is_alive());
     }
 }

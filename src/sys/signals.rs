@@ -25,11 +25,7 @@ impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Cause::Signal(name) => write!(f, "{name}"),
-            Cause::Deadline(limit) => write!(
-                f,
-                "the run's deadline of {}",
-                crate::report::duration(*limit)
-            ),
+            Cause::Deadline(limit) => write!(f, "the run's deadline of {}", crate::report::duration(*limit)),
         }
     }
 }
@@ -65,10 +61,7 @@ pub fn block() -> Result<SigSet> {
 /// Watches for the blocked signals and the deadline in a thread of its own.
 pub fn watch(set: SigSet, deadline: Duration) -> Result<Stop> {
     let (readable, writable) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
-    let stop = Stop(Arc::new(Shared {
-        readable,
-        cause: OnceLock::new(),
-    }));
+    let stop = Stop(Arc::new(Shared { readable, cause: OnceLock::new() }));
     let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).context("signalfd")?;
     let shared = Arc::clone(&stop.0);
     let end = Instant::now() + deadline;
@@ -105,8 +98,6 @@ fn wait(signals: &SignalFd, end: Instant) -> Option<Cause> {
 /// What is left until `end`, as poll(2) wants it: rounded up, so that it does not spin at the end.
 pub fn until(end: Instant) -> PollTimeout {
     let left = end.saturating_duration_since(Instant::now());
-    let milliseconds = left
-        .as_millis()
-        .saturating_add(u128::from(left.subsec_nanos() % 1_000_000 != 0));
+    let milliseconds = left.as_millis().saturating_add(u128::from(!left.subsec_nanos().is_multiple_of(1_000_000)));
     PollTimeout::try_from(milliseconds.min(i32::MAX as u128) as i32).unwrap_or(PollTimeout::MAX)
 }

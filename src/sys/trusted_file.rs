@@ -71,17 +71,9 @@ pub fn check_folder(path: &Path) -> Result<()> {
 
 /// Opens `path` (O_PATH) and judges it and everything on the way.
 fn walk(path: &Path) -> Result<OwnedFd> {
-    anyhow::ensure!(
-        path.is_absolute(),
-        "{} is not an absolute path",
-        path.display()
-    );
+    anyhow::ensure!(path.is_absolute(), "{} is not an absolute path", path.display());
     let mut ahead: VecDeque<OsString> = parts(path);
-    let mut stack = vec![open(
-        "/",
-        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?];
+    let mut stack = vec![open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?];
     let mut here = PathBuf::from("/");
     let mut links = 0;
     judge(&fstat(&stack[0])?, &here)?;
@@ -103,8 +95,7 @@ fn walk(path: &Path) -> Result<OwnedFd> {
         if is_kind(&stat, SFlag::S_IFLNK) {
             links += 1;
             if links > 40 {
-                return Err(std::io::Error::from(Errno::ELOOP))
-                    .with_context(|| path.display().to_string());
+                return Err(std::io::Error::from(Errno::ELOOP)).with_context(|| path.display().to_string());
             }
             check_owner(&stat, &here)?;
             let target = PathBuf::from(readlinkat(&found, OsStr::new(""))?);
@@ -172,15 +163,7 @@ fn check_owner(stat: &FileStat, path: &Path) -> Result<()> {
         path.display(),
         stat.st_mode & 0o7777
     ))
-    .help(format!(
-        "chown {} {}",
-        if me.is_root() {
-            "root:root".to_owned()
-        } else {
-            me.to_string()
-        },
-        path.display()
-    ))
+    .help(format!("chown {} {}", if me.is_root() { "root:root".to_owned() } else { me.to_string() }, path.display()))
     .into())
 }
 
@@ -196,8 +179,7 @@ mod tests {
 
     /// A folder that only we can write, under a sticky one.
     fn scratch(name: &str) -> PathBuf {
-        let folder =
-            std::env::temp_dir().join(format!("poller-trust-{}-{name}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("poller-trust-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         folder
@@ -247,14 +229,8 @@ mod tests {
         std::os::unix::fs::symlink("loop", folder.join("loop")).unwrap();
         assert_eq!(read(&folder.join("link"), Secrecy::Public).unwrap(), "text");
         fs::set_permissions(&open_folder, fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(
-            class_of(read(&folder.join("link"), Secrecy::Public)),
-            Class::Refused
-        );
-        assert_eq!(
-            class_of(read(&folder.join("loop"), Secrecy::Public)),
-            Class::Io
-        );
+        assert_eq!(class_of(read(&folder.join("link"), Secrecy::Public)), Class::Refused);
+        assert_eq!(class_of(read(&folder.join("loop"), Secrecy::Public)), Class::Io);
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -6,12 +6,7 @@ use crate::support::World;
 
 /// One good app and one whose file is `text`: exit 78, the place shown, the good one deployed.
 #[track_caller]
-fn expect_mistake(
-    name: &str,
-    line: usize,
-    wanted: &[&str],
-    edit: impl Fn(String, &World) -> String,
-) {
+fn expect_mistake(name: &str, line: usize, wanted: &[&str], edit: impl Fn(String, &World) -> String) {
     let world = World::new(name);
     world.app("good").write();
     let text = edit(world.app("bad").text(), &world);
@@ -19,16 +14,11 @@ fn expect_mistake(
     let first = world.push(&[("deploy.sh", world.script(""))], "first");
     let outcome = world.poll(&[]).expect(78).says("apps.d/bad.toml").says("^");
     for word in wanted {
-        assert!(
-            outcome.stderr.contains(word),
-            "{word:?} is not in\n{}",
-            outcome.story()
-        );
+        assert!(outcome.stderr.contains(word), "{word:?} is not in\n{}", outcome.story());
     }
     if line > 0 {
         let said = &outcome.stderr;
-        let found =
-            said.contains(&format!("bad.toml:{line}:")) || said.contains(&format!("line {line}"));
+        let found = said.contains(&format!("bad.toml:{line}:")) || said.contains(&format!("line {line}"));
         assert!(found, "line {line} is not named\n{}", outcome.story());
     }
     world.expect_live("good", &first);
@@ -37,10 +27,7 @@ fn expect_mistake(
 
 #[track_caller]
 fn line_of(text: &str, what: &str) -> usize {
-    1 + text
-        .lines()
-        .position(|line| line.starts_with(what))
-        .expect(what)
+    1 + text.lines().position(|line| line.starts_with(what)).expect(what)
 }
 
 #[test]
@@ -49,23 +36,17 @@ fn an_unknown_key_is_shown_with_its_line() {
     let text = world.app("bad").deploy("scirpt = \"./x\"").text();
     let line = line_of(&text, "scirpt");
     drop(world);
-    expect_mistake("unknown key", line, &["scirpt"], |_, w| {
-        w.app("bad").deploy("scirpt = \"./x\"").text()
-    });
+    expect_mistake("unknown key", line, &["scirpt"], |_, w| w.app("bad").deploy("scirpt = \"./x\"").text());
 }
 
 #[test]
 fn an_unknown_table_is_an_error() {
-    expect_mistake("unknown table", 0, &["deplyo"], |text, _| {
-        text + "\n[deplyo]\nuser = \"x\"\n"
-    });
+    expect_mistake("unknown table", 0, &["deplyo"], |text, _| text + "\n[deplyo]\nuser = \"x\"\n");
 }
 
 #[test]
 fn a_value_of_the_wrong_type_is_an_error() {
-    expect_mistake("wrong type", 0, &["keep"], |_, w| {
-        w.app("bad").target("keep = \"five\"").text()
-    });
+    expect_mistake("wrong type", 0, &["keep"], |_, w| w.app("bad").target("keep = \"five\"").text());
 }
 
 #[test]
@@ -75,9 +56,7 @@ fn text_that_is_no_toml_is_an_error() {
 
 #[test]
 fn branch_and_tag_together_are_an_error() {
-    expect_mistake("branch and tag", 0, &["branch", "tag"], |_, w| {
-        w.app("bad").source("tag = \"v*\"").text()
-    });
+    expect_mistake("branch and tag", 0, &["branch", "tag"], |_, w| w.app("bad").source("tag = \"v*\"").text());
 }
 
 #[test]
@@ -89,23 +68,17 @@ fn branch_and_ref_together_are_an_error() {
 
 #[test]
 fn neither_branch_nor_tag_nor_ref_is_an_error() {
-    expect_mistake("none", 0, &["branch", "tag", "ref"], |_, w| {
-        w.app("bad").without("source.branch").text()
-    });
+    expect_mistake("none", 0, &["branch", "tag", "ref"], |_, w| w.app("bad").without("source.branch").text());
 }
 
 #[test]
 fn a_duration_without_a_unit_is_an_error() {
-    expect_mistake("duration", 0, &["timeout", "10"], |_, w| {
-        w.app("bad").deploy("timeout = \"10\"").text()
-    });
+    expect_mistake("duration", 0, &["timeout", "10"], |_, w| w.app("bad").deploy("timeout = \"10\"").text());
 }
 
 #[test]
 fn a_time_limit_of_nothing_is_an_error() {
-    expect_mistake("no limit", 0, &["timeout"], |_, w| {
-        w.app("bad").deploy("timeout = \"0s\"").text()
-    });
+    expect_mistake("no limit", 0, &["timeout"], |_, w| w.app("bad").deploy("timeout = \"0s\"").text());
 }
 
 #[test]
@@ -117,34 +90,24 @@ fn a_relative_target_is_an_error() {
 
 #[test]
 fn a_subdir_that_climbs_out_is_an_error() {
-    expect_mistake("climbs", 0, &["subdir"], |_, w| {
-        w.app("bad").source("subdir = \"../etc\"").text()
-    });
+    expect_mistake("climbs", 0, &["subdir"], |_, w| w.app("bad").source("subdir = \"../etc\"").text());
 }
 
 #[test]
 fn a_shared_path_that_climbs_out_is_an_error() {
-    expect_mistake("shared", 0, &["shared"], |_, w| {
-        w.app("bad").target("shared = [\"../x\"]").text()
-    });
+    expect_mistake("shared", 0, &["shared"], |_, w| w.app("bad").target("shared = [\"../x\"]").text());
 }
 
 #[test]
 fn an_https_remote_is_refused_with_a_word_about_it() {
     expect_mistake("https", 0, &["https"], |_, w| {
-        w.app("bad")
-            .source("url = \"https://git.example.org/x.git\"")
-            .text()
+        w.app("bad").source("url = \"https://git.example.org/x.git\"").text()
     });
 }
 
 #[test]
 fn a_url_that_would_be_an_option_is_an_error() {
-    expect_mistake("option", 0, &["url"], |_, w| {
-        w.app("bad")
-            .source("url = \"ssh://-oProxyCommand=x/y\"")
-            .text()
-    });
+    expect_mistake("option", 0, &["url"], |_, w| w.app("bad").source("url = \"ssh://-oProxyCommand=x/y\"").text());
 }
 
 #[test]
@@ -153,12 +116,7 @@ fn an_unknown_key_in_poller_toml_stops_everything() {
     world.app("site").write();
     world.write_host_config("jbos = 4");
     world.push(&[("deploy.sh", world.script(""))], "first");
-    world
-        .poll(&[])
-        .expect(78)
-        .says("poller.toml")
-        .says("jbos")
-        .says("^");
+    world.poll(&[]).expect(78).says("poller.toml").says("jbos").says("^");
     assert!(world.ran().is_empty());
 }
 
@@ -174,10 +132,7 @@ fn an_app_that_is_not_there_is_named() {
     let world = World::new("no app");
     world.app("site").write();
     world.push(&[("deploy.sh", world.script(""))], "first");
-    world
-        .poll(&["sitee"])
-        .expect_one_of(&[64, 78])
-        .says("sitee");
+    world.poll(&["sitee"]).expect_one_of(&[64, 78]).says("sitee");
     assert!(world.ran().is_empty());
 }
 
@@ -185,10 +140,7 @@ fn an_app_that_is_not_there_is_named() {
 fn an_app_name_with_a_slash_is_refused() {
     let world = World::new("slash");
     world.app("site").write();
-    world
-        .poll(&["../site"])
-        .expect_one_of(&[64, 78])
-        .says("../site");
+    world.poll(&["../site"]).expect_one_of(&[64, 78]).says("../site");
 }
 
 #[test]
@@ -220,19 +172,12 @@ fn no_app_at_all_is_no_failure() {
 
 #[test]
 fn a_user_that_does_not_exist_is_found_before_any_network() {
-    for (key, line) in [
-        ("user", "user = \"nobody-by-this-name\""),
-        ("group", "group = \"no-such-group\""),
-    ] {
+    for (key, line) in [("user", "user = \"nobody-by-this-name\""), ("group", "group = \"no-such-group\"")] {
         let world = World::new("no user");
         world.app("site").deploy(line).write();
         world.push(&[("deploy.sh", world.script(""))], "first");
         let mark = world.sshd.mark();
-        world
-            .poll(&[])
-            .expect(78)
-            .says(line.split('"').nth(1).unwrap())
-            .says(key);
+        world.poll(&[]).expect(78).says(line.split('"').nth(1).unwrap()).says(key);
         assert_eq!(world.sshd.connections_since(mark), 0);
         assert!(world.repositories().is_empty() && world.ran().is_empty());
     }
@@ -244,10 +189,7 @@ fn a_fetch_user_that_does_not_exist_is_an_error_as_root() {
     let world = World::new("no fetch user");
     world.app("site").write();
     let text = fs::read_to_string(world.config_file()).unwrap();
-    world.write_etc(
-        "poller.toml",
-        &text.replace(&world.fetcher.name, "nobody-by-this-name"),
-    );
+    world.write_etc("poller.toml", &text.replace(&world.fetcher.name, "nobody-by-this-name"));
     let mark = world.sshd.mark();
     world.poll(&[]).expect(78).says("nobody-by-this-name");
     assert_eq!(world.sshd.connections_since(mark), 0);
@@ -257,10 +199,7 @@ fn a_fetch_user_that_does_not_exist_is_an_error_as_root() {
 fn an_empty_user_or_a_number_never_becomes_root() {
     for user in ["", "0", "4294967295", "-1"] {
         let world = World::new("odd user");
-        world
-            .app("site")
-            .deploy(&format!("user = \"{user}\""))
-            .write();
+        world.app("site").deploy(&format!("user = \"{user}\"")).write();
         world.push(&[("deploy.sh", world.script(""))], "first");
         world.poll(&[]).expect(78);
         assert!(world.ran().is_empty());

@@ -23,12 +23,8 @@ impl Drop for Cron {
 /// The shipped drop-in for the program under test, every minute.
 fn drop_in(world: &World) -> String {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("cron/poller");
-    let text =
-        fs::read_to_string(&shipped).unwrap_or_else(|e| panic!("{}: {e}", shipped.display()));
-    assert!(
-        text.ends_with('\n'),
-        "cron ignores a last line without its end"
-    );
+    let text = fs::read_to_string(&shipped).unwrap_or_else(|e| panic!("{}: {e}", shipped.display()));
+    assert!(text.ends_with('\n'), "cron ignores a last line without its end");
     let mut lines = Vec::new();
     for line in text.lines() {
         let Some(rest) = line.strip_prefix("*/5 * * * *") else {
@@ -36,20 +32,11 @@ fn drop_in(world: &World) -> String {
             continue;
         };
         assert!(!rest.contains('%'), "cron makes a new line of it: {line}");
-        assert!(
-            rest.ends_with("/usr/bin/poller"),
-            "the poll comes last, with nothing behind it: {line}"
-        );
+        assert!(rest.ends_with("/usr/bin/poller"), "the poll comes last, with nothing behind it: {line}");
         let command = rest.replace("/usr/bin/poller", env!("CARGO_BIN_EXE_poller"));
-        lines.push(format!(
-            "* * * * *{command} --config {}",
-            world.config_file().display()
-        ));
+        lines.push(format!("* * * * *{command} --config {}", world.config_file().display()));
     }
-    assert!(
-        lines.iter().any(|line| line.starts_with("* * * * *")),
-        "a line for every five minutes"
-    );
+    assert!(lines.iter().any(|line| line.starts_with("* * * * *")), "a line for every five minutes");
     lines.join("\n") + "\n"
 }
 
@@ -63,10 +50,7 @@ fn start_cron(world: &World) -> Cron {
     fs::write(world.path("cron/crontab"), "").unwrap();
     crate::support::set_mode(&world.path("cron/crontab"), 0o644);
     let mail = world.path("mail");
-    put_exec(
-        &world.path("cron/sendmail"),
-        &format!("#!/bin/sh\ncat > '{}/'$$\n", mail.display()),
-    );
+    put_exec(&world.path("cron/sendmail"), &format!("#!/bin/sh\ncat > '{}/'$$\n", mail.display()));
     let script = "cd \"$1\" && mount --bind cron.d /etc/cron.d && mount --bind crontabs /var/spool/cron/crontabs \
          && mount --bind crontab /etc/crontab && mount --bind sendmail \"$(readlink -f /usr/sbin/sendmail)\" \
          && mount --bind run /run && exec /usr/sbin/cron -f";
@@ -83,9 +67,7 @@ fn start_cron(world: &World) -> Cron {
 
 fn mails(world: &World) -> Vec<String> {
     let entries = fs::read_dir(world.path("mail")).unwrap().flatten();
-    entries
-        .map(|entry| String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned())
-        .collect()
+    entries.map(|entry| String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned()).collect()
 }
 
 #[test]
@@ -99,22 +81,14 @@ fn the_drop_in_deploys_a_push_mails_nothing_for_an_unchanged_minute_and_a_failur
     let first = world.push(&[("deploy.sh", world.script(""))], "first");
     let mut cron = start_cron(&world);
     wait_until("cron deploys the first push", seconds(90), || {
-        assert!(
-            cron.0.try_wait().unwrap().is_none(),
-            "{:?}",
-            fs::read_to_string(world.path("cron/errors"))
-        );
+        assert!(cron.0.try_wait().unwrap().is_none(), "{:?}", fs::read_to_string(world.path("cron/errors")));
         world.revision("site").as_deref() == Some(&first)
     });
-    wait_until("an unchanged minute", seconds(90), || {
-        !world.events("poll.unchanged").is_empty()
-    });
+    wait_until("an unchanged minute", seconds(90), || !world.events("poll.unchanged").is_empty());
     assert_eq!(mails(&world), Vec::<String>::new());
     world.sshd.stop_listening();
     let runs = world.events("run.finished").len();
-    wait_until("two minutes of failure", seconds(160), || {
-        world.events("run.finished").len() >= runs + 2
-    });
+    wait_until("two minutes of failure", seconds(160), || world.events("run.finished").len() >= runs + 2);
     std::thread::sleep(seconds(1));
     let mails = mails(&world);
     assert_eq!(mails.len(), 1, "{mails:?}");
@@ -126,15 +100,7 @@ fn the_drop_in_deploys_a_push_mails_nothing_for_an_unchanged_minute_and_a_failur
 fn cron_would_read_the_drop_in() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("cron/poller");
     let name = shipped.file_name().unwrap().to_str().unwrap();
-    assert!(
-        name.chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)),
-        "cron ignores other names"
-    );
+    assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)), "cron ignores other names");
     let text = fs::read_to_string(&shipped).unwrap();
-    assert!(
-        text.lines()
-            .any(|line| line.starts_with("*/5 * * * * root ")),
-        "{text}"
-    );
+    assert!(text.lines().any(|line| line.starts_with("*/5 * * * * root ")), "{text}");
 }

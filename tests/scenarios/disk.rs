@@ -9,10 +9,7 @@ use crate::support::{Content, World, file};
 
 fn noise(bytes: usize) -> Vec<u8> {
     let mut noise = vec![0; bytes];
-    fs::File::open("/dev/urandom")
-        .unwrap()
-        .read_exact(&mut noise)
-        .unwrap();
+    fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
     noise
 }
 
@@ -29,22 +26,12 @@ fn fill_last_page(log: &Path) {
     let length = fs::metadata(log).unwrap().len() as usize;
     let empty = "{\"event\":\"test.padding\",\"msg\":\"\"}\n".len();
     let wanted = 2 * 4096 - length % 4096;
-    let line = format!(
-        "{{\"event\":\"test.padding\",\"msg\":\"{}\"}}\n",
-        "x".repeat(wanted - empty)
-    );
-    fs::OpenOptions::new()
-        .append(true)
-        .open(log)
-        .unwrap()
-        .write_all(line.as_bytes())
-        .unwrap();
+    let line = format!("{{\"event\":\"test.padding\",\"msg\":\"{}\"}}\n", "x".repeat(wanted - empty));
+    fs::OpenOptions::new().append(true).open(log).unwrap().write_all(line.as_bytes()).unwrap();
 }
 
 fn many_files(count: usize) -> Vec<(String, Content)> {
-    (0..count)
-        .map(|n| (format!("many/{n}"), file(format!("{n}\n"))))
-        .collect()
+    (0..count).map(|n| (format!("many/{n}"), file(format!("{n}\n")))).collect()
 }
 
 fn push_many(world: &World, count: usize) -> String {
@@ -76,20 +63,14 @@ fn the_repositories_disk_is_full_while_fetching() {
     world.mount_tmpfs(&world.state(), "size=2m", Some(&world.fetcher));
     let first = world.deployed();
     let second = world.push(&[("noise", file(noise(3_000_000)))], "big");
-    expect_74_and_recovery(&world, &first, &second, || {
-        world.remount(&world.state(), "size=40m")
-    });
+    expect_74_and_recovery(&world, &first, &second, || world.remount(&world.state(), "size=40m"));
 }
 
 #[test]
 fn the_repositories_inodes_are_used_up() {
     needs_root!();
     let world = World::new("state inodes");
-    world.mount_tmpfs(
-        &world.state(),
-        "size=20m,nr_inodes=2000",
-        Some(&world.fetcher),
-    );
+    world.mount_tmpfs(&world.state(), "size=20m,nr_inodes=2000", Some(&world.fetcher));
     let first = world.deployed();
     let second = world.push(&[("index.html", file("two\n"))], "second");
     let used = || {
@@ -99,9 +80,7 @@ fn the_repositories_inodes_are_used_up() {
         }
     };
     used();
-    expect_74_and_recovery(&world, &first, &second, || {
-        world.remount(&world.state(), "size=20m,nr_inodes=9000")
-    });
+    expect_74_and_recovery(&world, &first, &second, || world.remount(&world.state(), "size=20m,nr_inodes=9000"));
 }
 
 #[test]
@@ -110,18 +89,10 @@ fn the_targets_disk_is_full_while_staging() {
     for layout in ["releases", "in-place"] {
         let world = World::new("target full");
         world.mount_tmpfs(&world.target("site"), "size=1m", Some(&world.deployer));
-        world
-            .app("site")
-            .target(&format!("layout = \"{layout}\""))
-            .write();
+        world.app("site").target(&format!("layout = \"{layout}\"")).write();
         let first = world.deployed_as_configured();
-        let second = world.push(
-            &[("noise", file(noise(3_000_000))), ("a-first", file("x"))],
-            "big",
-        );
-        expect_74_and_recovery(&world, &first, &second, || {
-            world.remount(&world.target("site"), "size=40m")
-        });
+        let second = world.push(&[("noise", file(noise(3_000_000))), ("a-first", file("x"))], "big");
+        expect_74_and_recovery(&world, &first, &second, || world.remount(&world.target("site"), "size=40m"));
     }
 }
 
@@ -130,15 +101,8 @@ fn the_targets_inodes_are_used_up() {
     needs_root!();
     for layout in ["releases", "in-place"] {
         let world = World::new("target inodes");
-        world.mount_tmpfs(
-            &world.target("site"),
-            "size=20m,nr_inodes=60",
-            Some(&world.deployer),
-        );
-        world
-            .app("site")
-            .target(&format!("layout = \"{layout}\""))
-            .write();
+        world.mount_tmpfs(&world.target("site"), "size=20m,nr_inodes=60", Some(&world.deployer));
+        world.app("site").target(&format!("layout = \"{layout}\"")).write();
         let first = world.deployed_as_configured();
         let second = push_many(&world, 200);
         let room = || world.remount(&world.target("site"), "size=20m,nr_inodes=5000");
@@ -173,10 +137,8 @@ fn the_repositories_disk_is_full_when_the_outcome_is_to_be_recorded() {
     world.mount_tmpfs(&world.state(), "size=2m", Some(&world.fetcher));
     world.deployed();
     let flag = world.notes("full");
-    let script = format!(
-        "n=0; while ! test -e '{}' && test $n -lt 200; do n=$((n+1)); sleep 0.1; done",
-        flag.display()
-    );
+    let script =
+        format!("n=0; while ! test -e '{}' && test $n -lt 200; do n=$((n+1)); sleep 0.1; done", flag.display());
     let second = world.push(&[("deploy.sh", world.script(&script))], "slow");
     let running = world.spawn_poll(&[]);
     world.wait_for_script("deploy.sh");
@@ -189,14 +151,7 @@ fn the_repositories_disk_is_full_when_the_outcome_is_to_be_recorded() {
     world.expect_live("site", &second);
     assert_eq!(world.recorded("site"), Some(second));
     let history = world.history("site");
-    assert!(
-        history
-            .iter()
-            .filter(|entry| entry.ends_with(" started"))
-            .count()
-            >= 2,
-        "{history:?}"
-    );
+    assert!(history.iter().filter(|entry| entry.ends_with(" started")).count() >= 2, "{history:?}");
     world.expect_no_leftovers("site");
 }
 
@@ -225,7 +180,5 @@ fn a_target_that_became_read_only() {
     let first = world.deployed();
     let second = world.push(&[("index.html", file("two\n"))], "second");
     world.remount(&world.target("site"), "ro");
-    expect_74_and_recovery(&world, &first, &second, || {
-        world.remount(&world.target("site"), "rw")
-    });
+    expect_74_and_recovery(&world, &first, &second, || world.remount(&world.target("site"), "rw"));
 }

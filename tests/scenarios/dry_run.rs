@@ -22,18 +22,10 @@ fn a_dry_run_shows_commits_files_verdict_and_command() {
         "30s",
         world.deployer.name.as_str(),
     ] {
-        assert!(
-            shown.stdout.contains(word),
-            "{word:?} is not in\n{}",
-            shown.stdout
-        );
+        assert!(shown.stdout.contains(word), "{word:?} is not in\n{}", shown.stdout);
     }
     assert!(shown.stderr.is_empty(), "{}", shown.story());
-    assert!(
-        !shown.stdout.contains("first"),
-        "what is deployed already is not news\n{}",
-        shown.stdout
-    );
+    assert!(!shown.stdout.contains("first"), "what is deployed already is not news\n{}", shown.stdout);
 }
 
 #[test]
@@ -65,12 +57,7 @@ fn a_dry_run_before_the_first_deploy_makes_no_folder() {
     world.app("site").write();
     let tip = world.push(&[("deploy.sh", world.script(""))], "The very first");
     let before = world.hash_of_everything();
-    world
-        .poll(&["-n"])
-        .expect(0)
-        .prints(&tip[..7])
-        .prints("The very first")
-        .prints("new");
+    world.poll(&["-n"]).expect(0).prints(&tip[..7]).prints("The very first").prints("new");
     assert_eq!(world.hash_of_everything(), before);
     world.poll(&[]).expect(0);
     world.expect_live("site", &tip);
@@ -94,9 +81,7 @@ fn a_dry_run_of_a_rewritten_history_says_it_would_be_refused() {
     world.push(&[("index.html", file("two\n"))], "second");
     world.poll(&[]).expect(0);
     world.repo.rewind_to(&first);
-    let other = world
-        .repo
-        .commit(&[("index.html", file("other\n"))], "other");
+    let other = world.repo.commit(&[("index.html", file("other\n"))], "other");
     world.repo.force_push();
     let before = world.hash_of_everything();
     let shown = world.poll(&["-n"]);
@@ -145,10 +130,7 @@ fn a_dry_run_beside_a_deploy_waits_for_nobody_and_harms_nobody() {
 fn json_of_a_dry_run_has_the_commits_as_data() {
     let world = World::new("json");
     world.deployed();
-    let tip = world.push(
-        &[("index.html", file("two\n"))],
-        "Quote \" and \u{1b}[31m red",
-    );
+    let tip = world.push(&[("index.html", file("two\n"))], "Quote \" and \u{1b}[31m red");
     let shown = world.poll(&["-n", "--json"]).expect(0);
     let value: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON");
     let text = value.to_string();

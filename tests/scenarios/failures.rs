@@ -3,9 +3,7 @@
 use crate::support::{World, exec, file};
 
 fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
-    of.iter()
-        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
-        .collect()
+    of.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
 }
 
 #[test]
@@ -13,31 +11,15 @@ fn after_a_failed_script_the_previous_release_is_live_and_its_script_ran_again()
     let world = World::new("rollback");
     let first = world.deployed();
     let before = world.current("site");
-    let bad = world.push(
-        &[
-            ("index.html", file("bad\n")),
-            ("deploy.sh", world.script("exit 7")),
-        ],
-        "bad",
-    );
+    let bad = world.push(&[("index.html", file("bad\n")), ("deploy.sh", world.script("exit 7"))], "bad");
     world.poll(&[]).expect(1).says("site").says(&bad[..7]);
     assert_eq!(world.current("site"), before);
     world.expect_live("site", &first);
-    assert_eq!(
-        world.ran(),
-        pairs(&[("deploy", &first), ("deploy", &bad), ("rollback", &first)])
-    );
+    assert_eq!(world.ran(), pairs(&[("deploy", &first), ("deploy", &bad), ("rollback", &first)]));
     assert_eq!(world.recorded("site"), Some(first));
-    let failed = world
-        .journal("site")
-        .into_iter()
-        .find(|e| e.outcome() == "failed")
-        .expect("an entry");
+    let failed = world.journal("site").into_iter().find(|e| e.outcome() == "failed").expect("an entry");
     assert_eq!(failed.to(), bad);
-    assert_eq!(
-        failed.run.get("exit").and_then(toml::Value::as_integer),
-        Some(7)
-    );
+    assert_eq!(failed.run.get("exit").and_then(toml::Value::as_integer), Some(7));
     world.expect_no_leftovers("site");
 }
 
@@ -60,11 +42,7 @@ fn on_failure_keep_leaves_the_failed_release_live() {
     let bad = world.push(&[("deploy.sh", world.script("exit 1"))], "bad");
     world.poll(&[]).expect(1);
     world.expect_live("site", &bad);
-    assert_eq!(
-        world.recorded("site"),
-        Some(first),
-        "live, but it does not count as deployed"
-    );
+    assert_eq!(world.recorded("site"), Some(first), "live, but it does not count as deployed");
 }
 
 #[test]
@@ -88,22 +66,12 @@ fn a_failed_build_changes_nothing_live_and_runs_no_script() {
     let build = "#!/bin/sh\necho built > made-by-build\n";
     world.repo.commit(&[("build.sh", exec(build))], "build");
     let first = world.deployed_as_configured();
-    assert_eq!(
-        world.live_text("site", "made-by-build").as_deref(),
-        Some("built\n")
-    );
+    assert_eq!(world.live_text("site", "made-by-build").as_deref(), Some("built\n"));
     let before = world.current("site");
-    world.push(
-        &[("build.sh", exec("#!/bin/sh\necho cannot compile\nexit 2\n"))],
-        "bad",
-    );
+    world.push(&[("build.sh", exec("#!/bin/sh\necho cannot compile\nexit 2\n"))], "bad");
     world.poll(&[]).expect(1).says("cannot compile");
     assert_eq!(world.current("site"), before);
-    assert_eq!(
-        world.ran(),
-        pairs(&[("deploy", &first)]),
-        "neither deploy nor rollback"
-    );
+    assert_eq!(world.ran(), pairs(&[("deploy", &first)]), "neither deploy nor rollback");
     assert_eq!(world.journal("site")[0].outcome(), "failed");
 }
 
@@ -112,11 +80,8 @@ fn the_build_runs_before_anything_live_changes() {
     let world = World::new("build first");
     world.app("site").deploy("build = \"./build.sh\"").write();
     let current = world.target("site").join("current");
-    let build = format!(
-        "#!/bin/sh\nreadlink '{}' > '{}' || true\n",
-        current.display(),
-        world.notes("at-build").display()
-    );
+    let build =
+        format!("#!/bin/sh\nreadlink '{}' > '{}' || true\n", current.display(), world.notes("at-build").display());
     world.repo.commit(&[("build.sh", exec(build))], "build");
     world.deployed_as_configured();
     let before = world.current("site").unwrap();
@@ -129,10 +94,7 @@ fn the_build_runs_before_anything_live_changes() {
 #[test]
 fn a_commit_that_keeps_failing_is_tried_as_often_as_configured_and_no_more() {
     let world = World::new("retries");
-    world
-        .app("site")
-        .deploy("retries = 3\non_failure = \"restore\"")
-        .write();
+    world.app("site").deploy("retries = 3\non_failure = \"restore\"").write();
     let first = world.deployed_as_configured();
     let bad = world.push(&[("deploy.sh", world.script("exit 1"))], "bad");
     for _ in 0..3 {
@@ -174,10 +136,7 @@ fn a_retry_can_succeed() {
     world.poll(&[]).expect(0);
     world.expect_live("site", &second);
     assert_eq!(world.ran().last(), Some(&("retry".to_owned(), second)));
-    assert_eq!(
-        world.history("site").last().map(String::as_str),
-        Some("retry deployed")
-    );
+    assert_eq!(world.history("site").last().map(String::as_str), Some("retry deployed"));
 }
 
 #[test]
@@ -200,8 +159,7 @@ fn force_tries_a_broken_commit_again() {
 fn a_rollback_whose_script_fails_too_says_so_and_keeps_the_old_release() {
     let world = World::new("rollback fails");
     world.app("site").write();
-    let script =
-        world.script("test \"$POLLER_REASON\" = deploy || { echo back also broken; exit 4; }");
+    let script = world.script("test \"$POLLER_REASON\" = deploy || { echo back also broken; exit 4; }");
     let first = world.push(&[("deploy.sh", script)], "first");
     world.poll(&[]).expect(0);
     world.push(&[("deploy.sh", world.script("exit 1"))], "bad");
@@ -216,12 +174,7 @@ fn a_failed_health_check_is_a_failed_deploy() {
     let health = "command = \"./healthy.sh\"\nattempts = 2\ninterval = \"100ms\"\ntimeout = \"5s\"";
     world.app("site").health(health).write();
     let count = world.notes("checks");
-    let check = |code: u8| {
-        exec(format!(
-            "#!/bin/sh\necho x >> '{}'\nexit {code}\n",
-            count.display()
-        ))
-    };
+    let check = |code: u8| exec(format!("#!/bin/sh\necho x >> '{}'\nexit {code}\n", count.display()));
     world.repo.commit(&[("healthy.sh", check(0))], "health");
     let first = world.deployed_as_configured();
     assert_eq!(world.note("checks").lines().count(), 1);
@@ -229,10 +182,7 @@ fn a_failed_health_check_is_a_failed_deploy() {
     world.poll(&[]).expect(1);
     world.expect_live("site", &first);
     assert_eq!(world.recorded("site"), Some(first));
-    assert!(
-        world.note("checks").lines().count() >= 3,
-        "two attempts at the sick one"
-    );
+    assert!(world.note("checks").lines().count() >= 3, "two attempts at the sick one");
 }
 
 #[test]
@@ -242,15 +192,9 @@ fn a_rewritten_history_is_refused_and_force_accepts_it_once() {
     let second = world.push(&[("index.html", file("two\n"))], "second");
     world.poll(&[]).expect(0);
     world.repo.rewind_to(&first);
-    let other = world
-        .repo
-        .commit(&[("index.html", file("rewritten\n"))], "other");
+    let other = world.repo.commit(&[("index.html", file("rewritten\n"))], "other");
     world.repo.force_push();
-    world
-        .poll(&[])
-        .expect(77)
-        .says(&second[..7])
-        .says(&other[..7]);
+    world.poll(&[]).expect(77).says(&second[..7]).says(&other[..7]);
     world.expect_live("site", &second);
     assert_eq!(world.ran().len(), 2);
     world.poll(&["--force", "site"]).expect(0);

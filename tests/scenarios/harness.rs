@@ -17,30 +17,17 @@ fn real_git(world: &World, port: u16, protocol: &str, arguments: &[&str]) -> std
         hosts.display()
     );
     let mut command: Command = git_command();
-    command
-        .env("GIT_SSH_COMMAND", ssh)
-        .env("GIT_TRACE_PACKET", "1");
-    command
-        .args(["-c", &format!("protocol.version={protocol}")])
-        .args(arguments);
-    command
-        .arg(world.sshd.url_by_port(port, &world.repo.bare))
-        .output()
-        .unwrap()
+    command.env("GIT_SSH_COMMAND", ssh).env("GIT_TRACE_PACKET", "1");
+    command.args(["-c", &format!("protocol.version={protocol}")]).args(arguments);
+    command.arg(world.sshd.url_by_port(port, &world.repo.bare)).output().unwrap()
 }
 
 #[test]
 fn the_server_speaks_v2_or_only_v0() {
-    for (world, v2) in [
-        (World::new("v2"), true),
-        (World::with_v0_server("v0"), false),
-    ] {
+    for (world, v2) in [(World::new("v2"), true), (World::with_v0_server("v0"), false)] {
         let first = world.push(&[("a", file("x"))], "first");
         let out = real_git(&world, world.sshd.port, "2", &["ls-remote"]);
-        let (said, trace) = (
-            String::from_utf8_lossy(&out.stdout),
-            String::from_utf8_lossy(&out.stderr),
-        );
+        let (said, trace) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert!(out.status.success() && said.contains(&first), "{trace}");
         assert_eq!(trace.contains("version 2"), v2, "{trace}");
     }
@@ -60,12 +47,7 @@ fn the_fingerprint_is_what_the_client_sees() {
     world.sshd.authorize_nobody();
     let mark = world.sshd.mark();
     real_git(&world, world.sshd.port, "2", &["ls-remote"]);
-    assert_eq!(
-        world.sshd.key_attempts_since(mark),
-        1,
-        "{}",
-        world.sshd.log_since(mark)
-    );
+    assert_eq!(world.sshd.key_attempts_since(mark), 1, "{}", world.sshd.log_since(mark));
 }
 
 #[test]
@@ -88,21 +70,14 @@ fn the_proxy_passes_on_and_misbehaves_as_told() {
         let result = stream.read_to_end(&mut bytes);
         assert_eq!(result.err().map(|e| e.kind()), end, "{mood:?}");
         assert!(bytes.len() <= 5000, "{mood:?}: {}", bytes.len());
-        assert!(
-            mood == Mood::Resets || bytes.len() == 5000,
-            "a reset may overtake what was sent"
-        );
+        assert!(mood == Mood::Resets || bytes.len() == 5000, "a reset may overtake what was sent");
     }
     assert_eq!(proxy.struck(), 3);
     let world = World::new("through");
     world.push(&[("a", file("x"))], "first");
     let proxy = Proxy::before(world.sshd.port);
     world.write_etc("known_hosts", &world.sshd.known_hosts_line_for(proxy.port));
-    assert!(
-        real_git(&world, proxy.port, "2", &["ls-remote"])
-            .status
-            .success()
-    );
+    assert!(real_git(&world, proxy.port, "2", &["ls-remote"]).status.success());
 }
 
 #[test]
@@ -118,30 +93,11 @@ fn a_checkout_by_git_reads_as_its_tree() {
         ],
         "first",
     );
-    let second = world.push(
-        &[
-            ("a", file("was a folder")),
-            ("c/d", gone()),
-            ("t/x", link("../l")),
-        ],
-        "second",
-    );
+    let second = world.push(&[("a", file("was a folder")), ("c/d", gone()), ("t/x", link("../l"))], "second");
     for commit in [first, second] {
         let out = world.path(&format!("out-{commit}"));
         std::fs::create_dir(&out).unwrap();
-        git(
-            &world.repo.bare,
-            &[
-                "--work-tree",
-                out.to_str().unwrap(),
-                "checkout",
-                "-q",
-                "-f",
-                &commit,
-                "--",
-                ".",
-            ],
-        );
+        git(&world.repo.bare, &["--work-tree", out.to_str().unwrap(), "checkout", "-q", "-f", &commit, "--", "."]);
         let tree = world.repo.ls_tree(&commit);
         crate::support::readers::same_tree(&world.tree_of(&out), &tree);
         std::fs::create_dir(out.join("stray")).unwrap();
@@ -154,17 +110,10 @@ fn trees_that_no_porcelain_makes_can_be_made() {
     let world = World::new("raw");
     world.push(&[("a", file("x"))], "first");
     let blob = world.repo.blob(b"x");
-    let tree = world.repo.raw_tree(&[
-        ("100644", "..", &blob),
-        ("100664", "a/b", &blob),
-        ("0", "x", &blob),
-    ]);
+    let tree = world.repo.raw_tree(&[("100644", "..", &blob), ("100664", "a/b", &blob), ("0", "x", &blob)]);
     let commit = world.repo.publish_tree(&tree, "raw");
     let raw = git(&world.repo.bare, &["cat-file", "-s", &tree]);
-    assert_eq!(
-        raw.trim().parse::<usize>().unwrap(),
-        (8 + 2 + 20) + (8 + 3 + 20) + (3 + 1 + 20)
-    );
+    assert_eq!(raw.trim().parse::<usize>().unwrap(), (8 + 2 + 20) + (8 + 3 + 20) + (3 + 1 + 20));
     assert_eq!(git(&world.repo.bare, &["rev-parse", "main"]).trim(), commit);
 }
 
@@ -175,31 +124,17 @@ fn accounts_and_processes_go_with_their_world() {
     let account: Account = world.deployer.clone();
     let (group, gid) = account.join_new_group();
     let said = crate::support::sh("id", &["-G", &account.name]);
-    assert!(
-        said.split_whitespace().any(|id| id == gid.to_string()),
-        "{said}"
-    );
+    assert!(said.split_whitespace().any(|id| id == gid.to_string()), "{said}");
     let mut left = Command::new("setpriv")
-        .args([
-            &format!("--reuid={}", account.uid),
-            "--clear-groups",
-            "sleep",
-            "1000",
-        ])
+        .args([&format!("--reuid={}", account.uid), "--clear-groups", "sleep", "1000"])
         .spawn()
         .unwrap();
-    crate::support::wait_until("the sleep", seconds(5), || {
-        !world.script_processes().is_empty()
-    });
+    crate::support::wait_until("the sleep", seconds(5), || !world.script_processes().is_empty());
     let root = world.root.clone();
     drop(world);
     assert!(left.wait().unwrap().code().is_none(), "killed");
     assert!(!root.exists());
-    assert!(
-        nix::unistd::User::from_name(&account.name)
-            .unwrap()
-            .is_none()
-    );
+    assert!(nix::unistd::User::from_name(&account.name).unwrap().is_none());
     assert!(nix::unistd::Group::from_name(&group).unwrap().is_none());
 }
 
@@ -212,9 +147,5 @@ fn the_tests_world_is_trusted() {
         assert_eq!(meta.permissions().mode() & 0o022, 0, "{}", folder.display());
         assert!(!am_root() || meta.uid() == 0);
     }
-    assert!(
-        world.processes().is_empty(),
-        "{}",
-        processes::describe(&world.processes())
-    );
+    assert!(world.processes().is_empty(), "{}", processes::describe(&world.processes()));
 }

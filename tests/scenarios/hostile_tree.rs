@@ -32,10 +32,7 @@ type Build = dyn Fn(&Parts) -> Vec<(&'static str, &'static str, String)>;
 
 fn world(name: &str, layout: &str) -> (World, String) {
     let world = World::new(name);
-    world
-        .app("site")
-        .target(&format!("layout = \"{layout}\""))
-        .write();
+    world.app("site").target(&format!("layout = \"{layout}\"")).write();
     let first = world.deployed_as_configured();
     fs::write(world.path("outside"), "precious\n").unwrap();
     (world, first)
@@ -44,17 +41,10 @@ fn world(name: &str, layout: &str) -> (World, String) {
 fn publish(world: &World, first: &str, build: &Build) -> String {
     let script = world.repo.ls_tree(first)["deploy.sh"].1.clone();
     let text = world.repo.blob(b"planted\n");
-    let parts = Parts {
-        world,
-        script: script.clone(),
-        text,
-    };
+    let parts = Parts { world, script: script.clone(), text };
     let mut entries = vec![(EXEC, "deploy.sh", script)];
     entries.extend(build(&parts));
-    let entries: Vec<_> = entries
-        .iter()
-        .map(|(mode, name, id)| (*mode, *name, id.as_str()))
-        .collect();
+    let entries: Vec<_> = entries.iter().map(|(mode, name, id)| (*mode, *name, id.as_str())).collect();
     world.repo.publish_tree(&parts.tree(&entries), "hostile")
 }
 
@@ -85,16 +75,12 @@ fn expect_refusal(name: &str, build: &Build) {
 
 #[test]
 fn a_link_to_an_absolute_path() {
-    expect_refusal("absolute link", &|p| {
-        vec![(LINK, "evil", p.link("/etc/passwd"))]
-    });
+    expect_refusal("absolute link", &|p| vec![(LINK, "evil", p.link("/etc/passwd"))]);
 }
 
 #[test]
 fn a_link_that_climbs_out() {
-    expect_refusal("climbing link", &|p| {
-        vec![(LINK, "evil", p.link("../../../outside"))]
-    });
+    expect_refusal("climbing link", &|p| vec![(LINK, "evil", p.link("../../../outside"))]);
 }
 
 #[test]
@@ -112,10 +98,7 @@ fn a_link_that_climbs_out_by_way_of_another_link() {
         let here = p.link(".");
         let inner = p.tree(&[(LINK, "here", &here)]);
         // a/here is a, yet by its letters `a/here/..` looks like `a`.
-        vec![
-            (FOLDER, "a", inner),
-            (LINK, "evil", p.link("a/here/../../..")),
-        ]
+        vec![(FOLDER, "a", inner), (LINK, "evil", p.link("a/here/../../.."))]
     });
 }
 
@@ -126,9 +109,7 @@ fn a_link_to_nothing() {
 
 #[test]
 fn a_link_with_a_nul_in_it() {
-    expect_refusal("nul link", &|p| {
-        vec![(LINK, "evil", p.link("deploy.sh\0/../../x"))]
-    });
+    expect_refusal("nul link", &|p| vec![(LINK, "evil", p.link("deploy.sh\0/../../x"))]);
 }
 
 #[test]
@@ -148,12 +129,8 @@ fn a_name_that_is_the_folder_itself() {
 #[test]
 fn a_name_with_a_slash() {
     expect_refusal("slash", &|p| vec![(FILE, "a/b", p.text.clone())]);
-    expect_refusal("slashes", &|p| {
-        vec![(FILE, "../../planted", p.text.clone())]
-    });
-    expect_refusal("absolute", &|p| {
-        vec![(FILE, "/srv/planted", p.text.clone())]
-    });
+    expect_refusal("slashes", &|p| vec![(FILE, "../../planted", p.text.clone())]);
+    expect_refusal("absolute", &|p| vec![(FILE, "/srv/planted", p.text.clone())]);
 }
 
 #[test]
@@ -177,10 +154,7 @@ fn a_folder_named_as_gits_own() {
 
 #[test]
 fn modes_that_are_not_among_the_four() {
-    for mode in [
-        "100664", "100600", "104755", "100777", "120777", "40755", "010644", "060644", "0",
-        "140000",
-    ] {
+    for mode in ["100664", "100600", "104755", "100777", "120777", "40755", "010644", "060644", "0", "140000"] {
         expect_refusal(mode, &move |p| vec![(mode, "odd", p.text.clone())]);
     }
 }
@@ -195,9 +169,7 @@ fn a_file_and_a_folder_of_one_name() {
 
 #[test]
 fn two_files_of_one_name() {
-    expect_refusal("two files", &|p| {
-        vec![(FILE, "x", p.text.clone()), (FILE, "x", p.script.clone())]
-    });
+    expect_refusal("two files", &|p| vec![(FILE, "x", p.text.clone()), (FILE, "x", p.script.clone())]);
 }
 
 #[test]
@@ -221,9 +193,7 @@ fn a_tree_that_is_a_file() {
 fn a_committed_file_in_the_place_of_pollers_own() {
     // REVISION is poller's to write; a repository that has one must not make two truths.
     let (world, first) = world("revision", "releases");
-    let commit = publish(&world, &first, &|p| {
-        vec![(FILE, "REVISION", p.text.clone())]
-    });
+    let commit = publish(&world, &first, &|p| vec![(FILE, "REVISION", p.text.clone())]);
     let outcome = world.poll(&[]).expect_one_of(&[0, 76, 77]);
     let expected = if outcome.code == 0 { commit } else { first };
     assert_eq!(world.revision("site"), Some(expected));
@@ -232,9 +202,7 @@ fn a_committed_file_in_the_place_of_pollers_own() {
 #[test]
 fn a_revision_that_is_a_link_is_not_written_through() {
     let (world, first) = world("revision link", "in-place");
-    publish(&world, &first, &|p| {
-        vec![(LINK, "REVISION", p.link("deploy.sh"))]
-    });
+    publish(&world, &first, &|p| vec![(LINK, "REVISION", p.link("deploy.sh"))]);
     world.poll(&[]).expect_one_of(&[0, 76, 77]);
     let script = world.live_text("site", "deploy.sh").unwrap();
     assert!(script.starts_with("#!/bin/sh"), "{script}");
@@ -247,11 +215,7 @@ fn a_link_that_stays_inside_is_published_as_a_link() {
         let commit = publish(&world, &first, &|p| {
             let up = p.link("../deploy.sh");
             let inner = p.tree(&[(LINK, "up", &up)]);
-            vec![
-                (LINK, "dangling", p.link("not-there")),
-                (FOLDER, "folder", inner),
-                (LINK, "one", p.link("deploy.sh")),
-            ]
+            vec![(LINK, "dangling", p.link("not-there")), (FOLDER, "folder", inner), (LINK, "one", p.link("deploy.sh"))]
         });
         world.poll(&[]).expect(0);
         world.expect_live("site", &commit);
@@ -274,9 +238,6 @@ fn an_in_place_target_whose_folder_became_a_link_is_not_written_through() {
     symlink(&outside, &folder).unwrap();
     world.push(&put("two\n"), "second");
     world.poll(&[]);
-    assert_eq!(
-        fs::read_to_string(outside.join("page")).unwrap(),
-        "precious\n"
-    );
+    assert_eq!(fs::read_to_string(outside.join("page")).unwrap(), "precious\n");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
 }

@@ -15,10 +15,7 @@ fn long() -> bool {
 
 fn make(name: &str, layout: &str) -> (World, String) {
     let world = World::new(name);
-    world
-        .app("site")
-        .target(&format!("layout = \"{layout}\""))
-        .write();
+    world.app("site").target(&format!("layout = \"{layout}\"")).write();
     let first = world.deployed_as_configured();
     (world, first)
 }
@@ -27,16 +24,8 @@ fn change(world: &World, round: usize) -> String {
     let script = world.script(&format!("sleep 0.05 # {round}"));
     let page = format!("pages/{round}.html");
     let old = format!("pages/{}.html", round.saturating_sub(3));
-    world
-        .repo
-        .commit(&[(&old, gone()), ("deploy.sh", script)], "tidy");
-    world.push(
-        &[
-            (&page, file("page\n")),
-            ("index.html", file(format!("{round}\n"))),
-        ],
-        "round",
-    )
+    world.repo.commit(&[(&old, gone()), ("deploy.sh", script)], "tidy");
+    world.push(&[(&page, file("page\n")), ("index.html", file(format!("{round}\n")))], "round")
 }
 
 /// `current` must be whole at any moment; in-place only after the next run.
@@ -44,10 +33,7 @@ fn change(world: &World, round: usize) -> String {
 fn expect_old_or_new(world: &World, layout: &str, old: &str, new: &str) {
     if layout == "releases" {
         let live = world.revision("site");
-        assert!(
-            [Some(old), Some(new)].contains(&live.as_deref()),
-            "live is {live:?}"
-        );
+        assert!([Some(old), Some(new)].contains(&live.as_deref()), "live is {live:?}");
         world.expect_live("site", live.as_deref().unwrap());
     }
 }
@@ -56,33 +42,17 @@ fn expect_old_or_new(world: &World, layout: &str, old: &str, new: &str) {
 fn expect_recovery(world: &World, tip: &str, what: &str) {
     // What a killed run left running may hold the lock for a moment.
     let mut last = 0;
-    wait_until(
-        &format!("a good end after {what}, {last}"),
-        seconds(30),
-        || {
-            let outcome = world.poll(&[]).expect_one_of(&[0, 75]);
-            last = outcome.code;
-            last == 0
-        },
-    );
+    wait_until(&format!("a good end after {what}, {last}"), seconds(30), || {
+        let outcome = world.poll(&[]).expect_one_of(&[0, 75]);
+        last = outcome.code;
+        last == 0
+    });
     assert_eq!(world.revision("site").as_deref(), Some(tip), "{what}");
     world.expect_live("site", tip);
     assert_eq!(world.recorded("site").as_deref(), Some(tip), "{what}");
-    let deployed = world
-        .journal("site")
-        .iter()
-        .filter(|e| e.outcome() == "deployed" && e.to() == tip)
-        .count();
-    assert_eq!(
-        deployed,
-        1,
-        "{what}: recorded once\n{:?}",
-        world.history("site")
-    );
-    assert!(
-        world.ran().iter().any(|(_, commit)| commit == tip),
-        "{what}: its script ran"
-    );
+    let deployed = world.journal("site").iter().filter(|e| e.outcome() == "deployed" && e.to() == tip).count();
+    assert_eq!(deployed, 1, "{what}: recorded once\n{:?}", world.history("site"));
+    assert!(world.ran().iter().any(|(_, commit)| commit == tip), "{what}: its script ran");
     world.expect_no_leftovers("site");
     world.expect_no_processes();
     world.poll(&[]).expect(0).silent();
@@ -143,15 +113,9 @@ fn poll_that_dies_at(world: &World, calls: &str, number: usize) -> bool {
     let mut traced = Command::new("/usr/bin/strace");
     traced.args(["-f", "-q", "-o"]).arg(&trace);
     traced.args(["-e", &format!("trace={calls}")]);
-    traced.args([
-        "-e",
-        &format!("inject={calls}:signal=SIGKILL:when={number}"),
-    ]);
+    traced.args(["-e", &format!("inject={calls}:signal=SIGKILL:when={number}")]);
     traced.arg(plain.get_program()).args(plain.get_args());
-    traced
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", "/root");
+    traced.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/root");
     world.spawn(traced).wait();
     let text = std::fs::read(&trace).unwrap();
     String::from_utf8_lossy(&text).contains("killed by SIGKILL")
@@ -210,20 +174,14 @@ fn during_a_first_deploy() {
 fn what_a_kill_leaves_in_the_repository_stops_nobody() {
     let (world, _) = make("locks", "releases");
     let bare = world.repositories().remove(0);
-    for name in [
-        "HEAD.lock",
-        "config.lock",
-        "packed-refs.lock",
-        "refs/poller/site.lock",
-        "objects/pack/pack_git2_x1y2z3",
-    ] {
+    for name in
+        ["HEAD.lock", "config.lock", "packed-refs.lock", "refs/poller/site.lock", "objects/pack/pack_git2_x1y2z3"]
+    {
         std::fs::create_dir_all(bare.join(name).parent().unwrap()).unwrap();
         std::fs::write(bare.join(name), "").unwrap();
         world.fetcher.own(&bare.join(name));
     }
-    let half = world
-        .target("site")
-        .join("releases/20200101T000000Z-0123456.partial");
+    let half = world.target("site").join("releases/20200101T000000Z-0123456.partial");
     std::fs::create_dir(&half).unwrap();
     world.deployer.own(&half);
     let new = change(&world, 1);

@@ -8,10 +8,7 @@ use crate::support::{World, file, seconds, sshd};
 fn noise(bytes: usize) -> Vec<u8> {
     use std::io::Read;
     let mut noise = vec![0; bytes];
-    fs::File::open("/dev/urandom")
-        .unwrap()
-        .read_exact(&mut noise)
-        .unwrap();
+    fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
     noise
 }
 
@@ -20,10 +17,7 @@ fn world_by(name: &str, port: impl Fn(&World) -> u16) -> World {
     let world = World::new(name);
     let port = port(&world);
     let url = world.sshd.url_by_port(port, &world.repo.bare);
-    world
-        .app("site")
-        .source(&format!("url = \"{url}\"\ntimeout = \"2s\""))
-        .write();
+    world.app("site").source(&format!("url = \"{url}\"\ntimeout = \"2s\"")).write();
     let pinned = world.sshd.known_hosts_line() + &world.sshd.known_hosts_line_for(port);
     world.write_etc("known_hosts", &pinned);
     world
@@ -70,15 +64,8 @@ fn a_server_that_is_not_ssh_is_69_or_76() {
 #[test]
 fn a_name_that_does_not_resolve() {
     let world = World::new("name");
-    world
-        .app("site")
-        .source("url = \"ssh://git@no-such-host.invalid/x.git\"\ntimeout = \"2s\"")
-        .write();
-    world
-        .poll(&[])
-        .expect(69)
-        .within(seconds(20))
-        .says("no-such-host.invalid");
+    world.app("site").source("url = \"ssh://git@no-such-host.invalid/x.git\"\ntimeout = \"2s\"").write();
+    world.poll(&[]).expect(69).within(seconds(20)).says("no-such-host.invalid");
 }
 
 #[test]
@@ -104,10 +91,7 @@ fn expect_recovery_from(mood: Mood, limit: u64) {
     let world = World::new("mid pack");
     let proxy = Proxy::before(world.sshd.port);
     let url = world.sshd.url_by_port(proxy.port, &world.repo.bare);
-    world
-        .app("site")
-        .source(&format!("url = \"{url}\"\ntimeout = \"2s\""))
-        .write();
+    world.app("site").source(&format!("url = \"{url}\"\ntimeout = \"2s\"")).write();
     world.write_etc("known_hosts", &world.sshd.known_hosts_line_for(proxy.port));
     let first = world.deployed_as_configured();
     let second = world.push(&[("noise", file(noise(4_000_000)))], "second");
@@ -144,10 +128,7 @@ fn a_pack_that_drips_ends_by_the_deadline_of_the_run() {
     let world = World::new("drip pack");
     let proxy = Proxy::before(world.sshd.port);
     let url = world.sshd.url_by_port(proxy.port, &world.repo.bare);
-    world
-        .app("site")
-        .source(&format!("url = \"{url}\"\ntimeout = \"2s\""))
-        .write();
+    world.app("site").source(&format!("url = \"{url}\"\ntimeout = \"2s\"")).write();
     world.write_etc("known_hosts", &world.sshd.known_hosts_line_for(proxy.port));
     let first = world.deployed_as_configured();
     world.write_host_config("deadline = \"6s\"");
@@ -166,20 +147,12 @@ fn a_connection_that_breaks_in_the_handshake_or_the_login() {
             let world = World::new("early");
             let proxy = Proxy::before(world.sshd.port);
             let url = world.sshd.url_by_port(proxy.port, &world.repo.bare);
-            world
-                .app("site")
-                .source(&format!("url = \"{url}\"\ntimeout = \"1s\""))
-                .write();
+            world.app("site").source(&format!("url = \"{url}\"\ntimeout = \"1s\"")).write();
             world.write_etc("known_hosts", &world.sshd.known_hosts_line_for(proxy.port));
             world.push(&[("deploy.sh", world.script(""))], "first");
             proxy.set(mood, limit);
             let outcome = world.poll(&[]).within(seconds(15));
-            assert_eq!(
-                outcome.code,
-                69,
-                "{mood:?} after {limit}\n{}",
-                outcome.story()
-            );
+            assert_eq!(outcome.code, 69, "{mood:?} after {limit}\n{}", outcome.story());
             assert!(world.ran().is_empty());
             world.expect_no_leftovers("site");
         }

@@ -17,27 +17,12 @@ fn every_line_of_the_log_has_the_documented_fields() {
             assert!(line[field].is_string(), "{field} is missing: {line}");
         }
         let ts = line["ts"].as_str().unwrap();
-        assert!(
-            ts.ends_with('Z') && ts.as_bytes()[10] == b'T',
-            "RFC 3339 in UTC: {ts}"
-        );
+        assert!(ts.ends_with('Z') && ts.as_bytes()[10] == b'T', "RFC 3339 in UTC: {ts}");
         let event = line["event"].as_str().unwrap();
-        assert!(
-            event.contains('.') && !event.contains(' '),
-            "a dotted name: {event}"
-        );
+        assert!(event.contains('.') && !event.contains(' '), "a dotted name: {event}");
     }
-    let events: Vec<_> = log
-        .iter()
-        .map(|line| line["event"].as_str().unwrap())
-        .collect();
-    for event in [
-        "run.started",
-        "poll.unchanged",
-        "deploy.started",
-        "deploy.output",
-        "deploy.finished",
-    ] {
+    let events: Vec<_> = log.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    for event in ["run.started", "poll.unchanged", "deploy.started", "deploy.output", "deploy.finished"] {
         assert!(events.contains(&event), "{event} is not in {events:?}");
     }
     let finished = world.events("deploy.finished");
@@ -107,15 +92,9 @@ fn on_a_terminal_a_failure_is_shown_each_time() {
 fn a_report_of_a_failed_deploy_is_short_and_has_the_end_of_the_output() {
     let world = World::new("short");
     world.app("site").deploy("on_failure = \"restore\"").write();
-    let script =
-        "n=0; while [ $n -lt 500 ]; do n=$((n+1)); echo line $n of the script; done; exit 1";
+    let script = "n=0; while [ $n -lt 500 ]; do n=$((n+1)); echo line $n of the script; done; exit 1";
     let bad = world.push(&[("deploy.sh", world.script(script))], "bad");
-    let outcome = world
-        .poll(&[])
-        .expect(1)
-        .says("line 500 of the script")
-        .says("site")
-        .says(&bad[..7]);
+    let outcome = world.poll(&[]).expect(1).says("line 500 of the script").says("site").says(&bad[..7]);
     assert!(!outcome.stderr.contains("line 1 of the script\n"));
     assert!(outcome.stderr.lines().count() < 60, "{}", outcome.stderr);
 }
@@ -124,16 +103,8 @@ fn a_report_of_a_failed_deploy_is_short_and_has_the_end_of_the_output() {
 fn on_a_terminal_the_stages_are_shown() {
     let world = World::new("terminal");
     world.app("site").write();
-    let first = world.push(
-        &[("deploy.sh", world.script("echo hello from the script"))],
-        "first",
-    );
-    world
-        .poll_on_terminal(&[])
-        .expect(0)
-        .says("site")
-        .says(&first[..7])
-        .says("hello from the script");
+    let first = world.push(&[("deploy.sh", world.script("echo hello from the script"))], "first");
+    world.poll_on_terminal(&[]).expect(0).says("site").says(&first[..7]).says("hello from the script");
     world.poll_on_terminal(&[]).expect(0).says("unchanged");
 }
 
@@ -144,23 +115,11 @@ fn no_color_holds() {
     let mut command = std::process::Command::new("/usr/bin/script");
     needs_program!("script");
     let plain = world.command(&[]);
-    let words: Vec<_> = std::iter::once(plain.get_program())
-        .chain(plain.get_args())
-        .collect();
-    let line: Vec<_> = words
-        .iter()
-        .map(|word| format!("'{}'", word.to_str().unwrap()))
-        .collect();
+    let words: Vec<_> = std::iter::once(plain.get_program()).chain(plain.get_args()).collect();
+    let line: Vec<_> = words.iter().map(|word| format!("'{}'", word.to_str().unwrap())).collect();
     command.args(["-qec", &line.join(" "), "/dev/null"]);
-    command
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", "/")
-        .env("TERM", "xterm");
-    command
-        .env("NO_COLOR", "1")
-        .env("SHELL", "/bin/sh")
-        .stdin(std::process::Stdio::null());
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/").env("TERM", "xterm");
+    command.env("NO_COLOR", "1").env("SHELL", "/bin/sh").stdin(std::process::Stdio::null());
     let outcome = world.spawn(command).wait().expect(0);
     assert!(!outcome.stdout.contains("\u{1b}[3"), "{:?}", outcome.stdout);
 }
@@ -220,10 +179,7 @@ fn json_results_go_to_standard_output() {
 #[test]
 fn help_and_version_go_to_standard_output() {
     let world = World::new("help");
-    for (flag, word) in [
-        ("--help", "--dry-run"),
-        ("--version", env!("CARGO_PKG_VERSION")),
-    ] {
+    for (flag, word) in [("--help", "--dry-run"), ("--version", env!("CARGO_PKG_VERSION"))] {
         let outcome = world.poll(&[flag]).expect(0).prints(word);
         assert!(outcome.stderr.is_empty());
     }

@@ -26,36 +26,18 @@ struct Garden {
 
 impl Garden {
     fn new_path(&mut self) -> String {
-        let folders = [
-            "",
-            "a/",
-            "a/b/",
-            "a/b/c/",
-            "img/",
-            "name with space/",
-            "été/",
-        ];
+        let folders = ["", "a/", "a/b/", "a/b/c/", "img/", "name with space/", "été/"];
         let folder = folders[self.dice.roll(folders.len())];
         let endings = ["", ".txt", ".py", ".html", ".sh"];
-        format!(
-            "{folder}f{}{}",
-            self.dice.roll(40),
-            endings[self.dice.roll(endings.len())]
-        )
+        format!("{folder}f{}{}", self.dice.roll(40), endings[self.dice.roll(endings.len())])
     }
 
     fn content(&mut self) -> Content {
-        let text = (0..self.dice.roll(50))
-            .map(|_| format!("{}\r\n", self.dice.roll(1000)))
-            .collect::<String>();
+        let text = (0..self.dice.roll(50)).map(|_| format!("{}\r\n", self.dice.roll(1000))).collect::<String>();
         match self.dice.roll(8) {
             0 => exec(format!("#!/bin/sh\n{text}")),
             1 => link(["f1", "f2.txt", "missing", "./f3"][self.dice.roll(4)]),
-            2 => file(
-                (0..self.dice.roll(3000))
-                    .map(|_| self.dice.roll(256) as u8)
-                    .collect::<Vec<_>>(),
-            ),
+            2 => file((0..self.dice.roll(3000)).map(|_| self.dice.roll(256) as u8).collect::<Vec<_>>()),
             _ => file(text),
         }
     }
@@ -68,9 +50,7 @@ impl Garden {
     fn put(&mut self, path: &str) {
         // A path takes the place of what lies under it and of what it would lie under.
         let (below, own) = (format!("{path}/"), path.to_owned());
-        self.paths.retain(|old| {
-            *old != own && !old.starts_with(&below) && !own.starts_with(&format!("{old}/"))
-        });
+        self.paths.retain(|old| *old != own && !old.starts_with(&below) && !own.starts_with(&format!("{old}/")));
         self.paths.push(own);
     }
 
@@ -85,10 +65,7 @@ impl Garden {
             }
             (2, Some(old)) => {
                 let new = self.new_path();
-                if new != old
-                    && !new.starts_with(&format!("{old}/"))
-                    && !old.starts_with(&format!("{new}/"))
-                {
+                if new != old && !new.starts_with(&format!("{old}/")) && !old.starts_with(&format!("{new}/")) {
                     crate::support::repo::put(&work.join(&new), &gone());
                     crate::support::repo::put(&work.join(&new), &file("")); // makes the folders
                     std::fs::rename(work.join(&old), work.join(&new)).unwrap();
@@ -128,17 +105,11 @@ fn grow(world: &World, garden: &mut Garden, number: u32) -> String {
     for _ in 0..=garden.dice.roll(6) {
         garden.change(world);
     }
-    world.push(
-        &[("count", file(format!("{number}\n")))],
-        &format!("commit {number}"),
-    )
+    world.push(&[("count", file(format!("{number}\n")))], &format!("commit {number}"))
 }
 
 fn garden() -> Garden {
-    Garden {
-        dice: Dice(0x9E37_79B9_7F4A_7C15),
-        paths: Vec::new(),
-    }
+    Garden { dice: Dice(0x9E37_79B9_7F4A_7C15), paths: Vec::new() }
 }
 
 #[test]
@@ -148,14 +119,9 @@ fn the_history_has_every_kind_of_change() {
     for number in 1..=COMMITS {
         grow(&world, &mut garden, number);
     }
-    let raw = crate::support::repo::git(
-        &world.repo.work,
-        &["log", "--raw", "-M", "--no-abbrev", "--format="],
-    );
+    let raw = crate::support::repo::git(&world.repo.work, &["log", "--raw", "-M", "--no-abbrev", "--format="]);
     let count = |what: &dyn Fn(&[&str]) -> bool| {
-        raw.lines()
-            .filter(|line| what(&line.split_whitespace().collect::<Vec<_>>()))
-            .count()
+        raw.lines().filter(|line| what(&line.split_whitespace().collect::<Vec<_>>())).count()
     };
     for (status, least) in [("A", 50), ("M", 50), ("D", 20), ("R", 20), ("T", 5)] {
         let found = count(&|fields| fields[4].starts_with(status));
@@ -171,28 +137,15 @@ fn the_history_has_every_kind_of_change() {
 
 fn replay(layout: &str) {
     let world = World::new("replay");
-    world
-        .app("site")
-        .target(&format!("layout = \"{layout}\"\nkeep = 3"))
-        .deploy("script = \"/bin/true\"")
-        .write();
+    world.app("site").target(&format!("layout = \"{layout}\"\nkeep = 3")).deploy("script = \"/bin/true\"").write();
     let mut garden = garden();
     for number in 1..=COMMITS {
         let commit = grow(&world, &mut garden, number);
         let outcome = world.poll(&[]).expect(0).silent();
-        assert_eq!(
-            world.revision("site").as_deref(),
-            Some(commit.as_str()),
-            "{number}\n{}",
-            outcome.story()
-        );
+        assert_eq!(world.revision("site").as_deref(), Some(commit.as_str()), "{number}\n{}", outcome.story());
         world.expect_live("site", &commit);
     }
-    let deployed = world
-        .history("site")
-        .iter()
-        .filter(|entry| *entry == "deploy deployed")
-        .count();
+    let deployed = world.history("site").iter().filter(|entry| *entry == "deploy deployed").count();
     assert_eq!(deployed, COMMITS as usize);
     world.expect_no_leftovers("site");
 }

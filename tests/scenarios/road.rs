@@ -7,11 +7,7 @@ fn a_first_deploy_publishes_the_commit_runs_the_script_and_says_nothing() {
     let world = World::new("first");
     world.app("site").write();
     let first = world.push(
-        &[
-            ("deploy.sh", world.script("")),
-            ("index.html", file("one\n")),
-            ("a/b/c.txt", file("deep\n")),
-        ],
+        &[("deploy.sh", world.script("")), ("index.html", file("one\n")), ("a/b/c.txt", file("deep\n"))],
         "first",
     );
     world.poll(&[]).expect(0).silent();
@@ -19,16 +15,8 @@ fn a_first_deploy_publishes_the_commit_runs_the_script_and_says_nothing() {
     assert_eq!(world.ran(), [("deploy".to_owned(), first.clone())]);
     assert_eq!(world.recorded("site"), Some(first.clone()));
     let current = world.current("site").expect("a link");
-    assert!(
-        current.starts_with("releases/"),
-        "a relative link: {}",
-        current.display()
-    );
-    assert!(
-        current.to_str().unwrap().contains(&first[..7]),
-        "{}",
-        current.display()
-    );
+    assert!(current.starts_with("releases/"), "a relative link: {}", current.display());
+    assert!(current.to_str().unwrap().contains(&first[..7]), "{}", current.display());
     assert!(!world.live_folder("site").join(".git").exists());
     world.expect_no_leftovers("site");
     world.expect_no_processes();
@@ -41,16 +29,9 @@ fn the_journal_of_a_deploy_has_its_start_and_its_end() {
     let entries = world.journal("site");
     assert_eq!(world.history("site"), ["deploy started", "deploy deployed"]);
     assert_eq!(entries[0].to(), first);
-    assert_eq!(
-        entries[0].text("id"),
-        entries[1].text("id"),
-        "one run, one id"
-    );
+    assert_eq!(entries[0].text("id"), entries[1].text("id"), "one run, one id");
     assert_eq!(entries[0].text("id").len(), 36, "a UUID");
-    assert_eq!(
-        entries[0].run.get("exit").and_then(toml::Value::as_integer),
-        Some(0)
-    );
+    assert_eq!(entries[0].run.get("exit").and_then(toml::Value::as_integer), Some(0));
 }
 
 #[test]
@@ -60,28 +41,15 @@ fn an_unchanged_poll_is_silent_and_writes_only_its_log() {
     let (tip, current) = (world.journal_tip("site"), world.current("site"));
     let before = crate::support::sh(
         "find",
-        &[
-            world.state().to_str().unwrap(),
-            world.target("site").to_str().unwrap(),
-            "-printf",
-            "%p %T@ %C@ %s\n",
-        ],
+        &[world.state().to_str().unwrap(), world.target("site").to_str().unwrap(), "-printf", "%p %T@ %C@ %s\n"],
     );
     world.poll(&[]).expect(0).silent();
     let after = crate::support::sh(
         "find",
-        &[
-            world.state().to_str().unwrap(),
-            world.target("site").to_str().unwrap(),
-            "-printf",
-            "%p %T@ %C@ %s\n",
-        ],
+        &[world.state().to_str().unwrap(), world.target("site").to_str().unwrap(), "-printf", "%p %T@ %C@ %s\n"],
     );
     assert_eq!(before, after, "nothing on disk changed");
-    assert_eq!(
-        (tip, current),
-        (world.journal_tip("site"), world.current("site"))
-    );
+    assert_eq!((tip, current), (world.journal_tip("site"), world.current("site")));
     assert_eq!(world.ran().len(), 1);
     assert_eq!(world.events("poll.unchanged").len(), 1);
 }
@@ -103,18 +71,9 @@ fn each_push_becomes_a_release_of_its_own() {
     world.poll(&[]).expect(0).silent();
     world.expect_live("site", &second);
     assert_eq!(world.releases("site").len(), 2);
-    assert_eq!(
-        world.ran(),
-        [
-            ("deploy".into(), first.clone()),
-            ("deploy".into(), second.clone())
-        ]
-    );
+    assert_eq!(world.ran(), [("deploy".into(), first.clone()), ("deploy".into(), second.clone())]);
     let newest = &world.journal("site")[0];
-    assert_eq!(
-        (newest.text("from"), newest.to()),
-        (first.as_str(), second.as_str())
-    );
+    assert_eq!((newest.text("from"), newest.to()), (first.as_str(), second.as_str()));
 }
 
 #[test]
@@ -134,10 +93,7 @@ fn the_script_hears_what_it_deploys_and_what_was_before() {
     let world = World::new("words");
     let script = "env | grep ^POLLER_ | sort > \"$NOTES\"\npwd >> \"$NOTES\"";
     let notes = world.notes("words");
-    world
-        .app("site")
-        .deploy(&format!("env = {{ NOTES = \"{}\" }}", notes.display()))
-        .write();
+    world.app("site").deploy(&format!("env = {{ NOTES = \"{}\" }}", notes.display())).write();
     let first = world.deployed_as_configured();
     let second = world.push(&[("deploy.sh", world.script(script))], "second");
     world.poll(&[]).expect(0);
@@ -153,10 +109,7 @@ fn the_script_hears_what_it_deploys_and_what_was_before() {
         format!("POLLER_RELEASE={}", release.display()),
         release.display().to_string(),
     ] {
-        assert!(
-            said.lines().any(|has| has == line),
-            "{line} is not in\n{said}"
-        );
+        assert!(said.lines().any(|has| has == line), "{line} is not in\n{said}");
     }
 }
 
@@ -165,9 +118,7 @@ fn another_branch_is_followed_and_main_is_not() {
     let world = World::new("branch");
     world.app("site").source("branch = \"live/eu\"").write();
     world.push(&[("deploy.sh", world.script(""))], "on main");
-    let wanted = world
-        .repo
-        .commit(&[("index.html", file("live\n"))], "on live");
+    let wanted = world.repo.commit(&[("index.html", file("live\n"))], "on live");
     world.repo.push_to("refs/heads/live/eu");
     world.push(&[("index.html", file("main again\n"))], "on main again");
     world.poll(&[]).expect(0);
@@ -177,18 +128,8 @@ fn another_branch_is_followed_and_main_is_not() {
 #[test]
 fn of_tags_the_highest_version_counts_and_a_tag_object_is_peeled() {
     let world = World::new("tags");
-    world
-        .app("site")
-        .without("source.branch")
-        .source("tag = \"v*\"")
-        .write();
-    world.push(
-        &[
-            ("deploy.sh", world.script("")),
-            ("index.html", file("1.9\n")),
-        ],
-        "1.9",
-    );
+    world.app("site").without("source.branch").source("tag = \"v*\"").write();
+    world.push(&[("deploy.sh", world.script("")), ("index.html", file("1.9\n"))], "1.9");
     world.repo.tag("v1.9.0");
     let high = world.push(&[("index.html", file("1.10\n"))], "1.10");
     world.repo.tag("v1.10.0");
@@ -207,14 +148,8 @@ fn of_tags_the_highest_version_counts_and_a_tag_object_is_peeled() {
 #[test]
 fn any_ref_of_the_server_can_be_followed() {
     let world = World::new("ref");
-    world
-        .app("site")
-        .without("source.branch")
-        .source("ref = \"refs/deploy/prod\"")
-        .write();
-    let wanted = world
-        .repo
-        .commit(&[("deploy.sh", world.script(""))], "first");
+    world.app("site").without("source.branch").source("ref = \"refs/deploy/prod\"").write();
+    let wanted = world.repo.commit(&[("deploy.sh", world.script(""))], "first");
     world.repo.push_to("refs/deploy/prod");
     world.poll(&[]).expect(0);
     world.expect_live("site", &wanted);
@@ -224,13 +159,7 @@ fn any_ref_of_the_server_can_be_followed() {
 fn a_branch_is_not_mistaken_for_another_whose_name_begins_alike() {
     let world = World::new("alike");
     world.app("site").write();
-    world.repo.commit(
-        &[
-            ("deploy.sh", world.script("")),
-            ("index.html", file("no\n")),
-        ],
-        "elsewhere",
-    );
+    world.repo.commit(&[("deploy.sh", world.script("")), ("index.html", file("no\n"))], "elsewhere");
     world.repo.push_to("refs/heads/main-old");
     world.repo.push_to("refs/heads/mai");
     let wanted = world.push(&[("index.html", file("yes\n"))], "on main");
@@ -259,15 +188,8 @@ fn one_apps_failure_does_not_hold_up_another() {
     world.app("bad").deploy("script = \"./broken.sh\"").write();
     world.app("lost").source("branch = \"nowhere\"").write();
     let broken = crate::support::exec("#!/bin/sh\nexit 3\n");
-    let first = world.push(
-        &[("deploy.sh", world.script("")), ("broken.sh", broken)],
-        "first",
-    );
-    world
-        .poll(&[])
-        .expect_one_of(&[1, 69, 76])
-        .says("bad")
-        .says("lost");
+    let first = world.push(&[("deploy.sh", world.script("")), ("broken.sh", broken)], "first");
+    world.poll(&[]).expect_one_of(&[1, 69, 76]).says("bad").says("lost");
     world.expect_live("good", &first);
     assert_eq!(world.history("bad"), ["deploy started", "deploy failed"]);
 }
@@ -287,16 +209,8 @@ fn only_the_apps_named_are_polled() {
 fn a_repository_on_the_same_machine_is_deployed_by_path_and_by_file_url() {
     let world = World::new("local");
     let bare = world.repo.bare.display().to_string();
-    world
-        .app("path")
-        .without("source.identity")
-        .source(&format!("url = \"{bare}\""))
-        .write();
-    world
-        .app("url")
-        .without("source.identity")
-        .source(&format!("url = \"file://{bare}\""))
-        .write();
+    world.app("path").without("source.identity").source(&format!("url = \"{bare}\"")).write();
+    world.app("url").without("source.identity").source(&format!("url = \"file://{bare}\"")).write();
     let first = world.push(&[("deploy.sh", world.script(""))], "first");
     let mark = world.sshd.mark();
     world.poll(&[]).expect(0).silent();

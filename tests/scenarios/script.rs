@@ -20,10 +20,7 @@ fn look_at_script(world: &World, look: impl Fn(i32)) {
 const SLEEP: &str = "script = [\"/bin/sleep\", \"2\"]";
 
 fn numbers(text: &str) -> Vec<u32> {
-    let mut numbers: Vec<_> = text
-        .split_whitespace()
-        .map(|word| word.parse().unwrap())
-        .collect();
+    let mut numbers: Vec<_> = text.split_whitespace().map(|word| word.parse().unwrap()).collect();
     numbers.sort();
     numbers
 }
@@ -50,18 +47,11 @@ fn a_group_can_be_named_and_the_users_own_groups_stay() {
     let world = World::new("group");
     let (name, gid) = world.deployer.join_new_group();
     let (_, other) = world.deployer.join_new_group();
-    world
-        .app("site")
-        .deploy(SLEEP)
-        .deploy(&format!("group = \"{name}\""))
-        .write();
+    world.app("site").deploy(SLEEP).deploy(&format!("group = \"{name}\"")).write();
     look_at_script(&world, |pid| {
         assert_eq!(numbers(&status_field(pid, "Gid")), [gid; 4]);
         let groups = numbers(&status_field(pid, "Groups"));
-        assert!(
-            groups.contains(&gid) && groups.contains(&other) && !groups.contains(&0),
-            "{groups:?}"
-        );
+        assert!(groups.contains(&gid) && groups.contains(&other) && !groups.contains(&0), "{groups:?}");
     });
 }
 
@@ -75,62 +65,32 @@ fn the_script_has_no_capabilities_and_cannot_get_any() {
             assert_eq!(status_field(pid, set), "0000000000000000", "{set}");
         }
         assert_eq!(status_field(pid, "NoNewPrivs"), "1");
-        assert_eq!(
-            status_field(pid, "SigBlk"),
-            "0000000000000000",
-            "no signal is blocked"
-        );
-        assert_eq!(
-            status_field(pid, "SigIgn"),
-            "0000000000000000",
-            "no signal is ignored"
-        );
+        assert_eq!(status_field(pid, "SigBlk"), "0000000000000000", "no signal is blocked");
+        assert_eq!(status_field(pid, "SigIgn"), "0000000000000000", "no signal is ignored");
     });
 }
 
 #[test]
 fn an_app_that_names_sudo_commands_keeps_the_way_to_sudo() {
     let world = World::new("sudo");
-    world
-        .app("site")
-        .deploy(SLEEP)
-        .deploy("sudo = [\"/usr/bin/systemctl restart x.service\"]")
-        .write();
-    look_at_script(&world, |pid| {
-        assert_eq!(status_field(pid, "NoNewPrivs"), "0")
-    });
+    world.app("site").deploy(SLEEP).deploy("sudo = [\"/usr/bin/systemctl restart x.service\"]").write();
+    look_at_script(&world, |pid| assert_eq!(status_field(pid, "NoNewPrivs"), "0"));
 }
 
 #[test]
 fn the_environment_is_exactly_the_documented_one() {
     let world = World::new("environment");
-    world
-        .app("site")
-        .deploy(SLEEP)
-        .deploy("env = { GREETING = \"two words\", EMPTY = \"\" }")
-        .write();
+    world.app("site").deploy(SLEEP).deploy("env = { GREETING = \"two words\", EMPTY = \"\" }").write();
     let mut seen = BTreeMap::new();
     world.push(&[("index.html", file("one\n"))], "first");
     let mut command = world.command(&[]);
-    command
-        .env("LEAKED", "1")
-        .env("GIT_DIR", "/x")
-        .env("SSH_AUTH_SOCK", "/y")
-        .env("LD_LIBRARY_PATH", "/z");
+    command.env("LEAKED", "1").env("GIT_DIR", "/x").env("SSH_AUTH_SOCK", "/y").env("LD_LIBRARY_PATH", "/z");
     let running = world.spawn(command);
     seen.extend(environment(world.wait_for_script("/bin/sleep 2")));
     running.wait().expect(0);
     let names: Vec<_> = seen.keys().map(String::as_str).collect();
-    let mut expected = vec![
-        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "GREETING", "EMPTY",
-    ];
-    expected.extend([
-        "POLLER_APP",
-        "POLLER_RUN",
-        "POLLER_COMMIT",
-        "POLLER_PREVIOUS",
-        "POLLER_REF",
-    ]);
+    let mut expected = vec!["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "GREETING", "EMPTY"];
+    expected.extend(["POLLER_APP", "POLLER_RUN", "POLLER_COMMIT", "POLLER_PREVIOUS", "POLLER_REF"]);
     expected.extend(["POLLER_RELEASE", "POLLER_REASON"]);
     expected.sort();
     assert_eq!(names, expected);
@@ -166,14 +126,8 @@ fn descriptors_that_poller_was_started_with_do_not_reach_the_script() {
     world.push(&[("index.html", file("one\n"))], "first");
     let plain = world.command(&[]);
     let mut command = std::process::Command::new("/bin/sh");
-    command
-        .args(["-c", "exec 7</etc/passwd; exec \"$@\"", "sh"])
-        .arg(plain.get_program());
-    command
-        .args(plain.get_args())
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", "/");
+    command.args(["-c", "exec 7</etc/passwd; exec \"$@\"", "sh"]).arg(plain.get_program());
+    command.args(plain.get_args()).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/");
     let running = world.spawn(command);
     let open = descriptors(world.wait_for_script("/bin/sleep 2"));
     assert_eq!(open.len(), 3, "{open:?}");
@@ -185,9 +139,7 @@ fn the_umask_is_022_or_what_the_app_says() {
     for (line, expected) in [("", "0022"), ("umask = \"027\"", "0027")] {
         let world = World::new("umask");
         world.app("site").deploy(SLEEP).deploy(line).write();
-        look_at_script(&world, |pid| {
-            assert_eq!(status_field(pid, "Umask"), expected)
-        });
+        look_at_script(&world, |pid| assert_eq!(status_field(pid, "Umask"), expected));
     }
 }
 
@@ -212,20 +164,14 @@ fn the_script_can_read_neither_key_nor_repositories() {
 fn the_key_is_in_no_process_arguments_or_environment_of_the_fetch_user() {
     needs_root!();
     let world = World::new("key in memory");
-    world
-        .app("site")
-        .deploy("script = [\"/bin/sleep\", \"1\"]")
-        .write();
+    world.app("site").deploy("script = [\"/bin/sleep\", \"1\"]").write();
     world.push(&[("index.html", file("one\n"))], "first");
     let running = world.spawn_poll(&[]);
     world.wait_for_script("/bin/sleep 1");
     for pid in crate::support::processes::helpers_of(running.pid()) {
         for name in ["cmdline", "environ"] {
             let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            assert!(
-                !String::from_utf8_lossy(&bytes).contains("PRIVATE KEY"),
-                "{name} of {pid}"
-            );
+            assert!(!String::from_utf8_lossy(&bytes).contains("PRIVATE KEY"), "{name} of {pid}");
         }
     }
     running.wait().expect(0);
@@ -235,10 +181,7 @@ fn the_key_is_in_no_process_arguments_or_environment_of_the_fetch_user() {
 fn a_string_is_split_as_a_shell_would_and_run_without_one() {
     let world = World::new("split");
     let said = world.notes("said");
-    let tool = exec(format!(
-        "#!/bin/sh\nprintf '[%s]' \"$@\" > '{}'\n",
-        said.display()
-    ));
+    let tool = exec(format!("#!/bin/sh\nprintf '[%s]' \"$@\" > '{}'\n", said.display()));
     let script = "script = \"./tool 'two words' \\\"$HOME\\\" * a;b '' \\\\\\\\\"";
     world.app("site").deploy(script).write();
     world.push(&[("tool", tool)], "first");
@@ -250,14 +193,8 @@ fn a_string_is_split_as_a_shell_would_and_run_without_one() {
 fn an_array_is_run_as_it_is() {
     let world = World::new("array");
     let said = world.notes("said");
-    let tool = exec(format!(
-        "#!/bin/sh\nprintf '[%s]' \"$@\" > '{}'\n",
-        said.display()
-    ));
-    world
-        .app("site")
-        .deploy("script = [\"./tool\", \"it's\", \"a  b\"]")
-        .write();
+    let tool = exec(format!("#!/bin/sh\nprintf '[%s]' \"$@\" > '{}'\n", said.display()));
+    world.app("site").deploy("script = [\"./tool\", \"it's\", \"a  b\"]").write();
     world.push(&[("tool", tool)], "first");
     world.poll(&[]).expect(0);
     assert_eq!(world.note("said"), "[it's][a  b]");
@@ -267,14 +204,8 @@ fn an_array_is_run_as_it_is() {
 fn an_absolute_script_is_the_hosts() {
     let world = World::new("absolute");
     let script = world.path("etc/deploy-site");
-    crate::support::put_exec(
-        &script,
-        &format!("#!/bin/sh\npwd > '{}'\n", world.notes("cwd").display()),
-    );
-    world
-        .app("site")
-        .deploy(&format!("script = \"{}\"", script.display()))
-        .write();
+    crate::support::put_exec(&script, &format!("#!/bin/sh\npwd > '{}'\n", world.notes("cwd").display()));
+    world.app("site").deploy(&format!("script = \"{}\"", script.display())).write();
     world.push(&[("index.html", file("one\n"))], "first");
     world.poll(&[]).expect(0);
     let release = fs::canonicalize(world.live_folder("site")).unwrap();
@@ -290,10 +221,7 @@ fn both_streams_reach_the_journal_and_the_log_in_order() {
     world.poll(&[]).expect(0).silent();
     let entry = &world.journal("site")[0];
     let text = String::from_utf8_lossy(&entry.output).into_owned();
-    let at = |what: &str| {
-        text.find(what)
-            .unwrap_or_else(|| panic!("{what} is not in {text}"))
-    };
+    let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what} is not in {text}"));
     for n in 1..5 {
         assert!(at(&format!("out {n}")) < at(&format!("err {n}")));
         assert!(at(&format!("err {n}")) < at(&format!("out {}", n + 1)));

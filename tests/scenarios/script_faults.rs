@@ -6,22 +6,11 @@ use crate::support::{Content, World, exec, file, gone, seconds};
 
 /// Deploys well once, then pushes `script` and polls. Afterwards the first commit is live again.
 #[track_caller]
-fn after_good(
-    name: &str,
-    deploy: &str,
-    script: impl Fn(&World) -> Content,
-) -> (World, crate::support::run::Outcome) {
+fn after_good(name: &str, deploy: &str, script: impl Fn(&World) -> Content) -> (World, crate::support::run::Outcome) {
     let world = World::new(name);
-    world
-        .app("site")
-        .deploy("on_failure = \"restore\"")
-        .deploy(deploy)
-        .write();
+    world.app("site").deploy("on_failure = \"restore\"").deploy(deploy).write();
     let first = world.deployed_as_configured();
-    let bad = world.push(
-        &[("deploy.sh", script(&world)), ("index.html", file("bad\n"))],
-        "bad",
-    );
+    let bad = world.push(&[("deploy.sh", script(&world)), ("index.html", file("bad\n"))], "bad");
     let outcome = world.poll(&[]).expect(1);
     world.expect_live("site", &first);
     assert_eq!(world.recorded("site"), Some(first));
@@ -62,11 +51,7 @@ fn a_script_that_exits_with_1_is_shown_with_the_end_of_its_output() {
 fn a_script_that_dies_by_a_signal() {
     let (_, outcome) = after_good("signal", "", |w| w.script("kill -SEGV $$"));
     let said = outcome.stderr.to_lowercase();
-    assert!(
-        said.contains("signal") || said.contains("sigsegv"),
-        "{}",
-        outcome.story()
-    );
+    assert!(said.contains("signal") || said.contains("sigsegv"), "{}", outcome.story());
 }
 
 #[test]
@@ -86,10 +71,7 @@ fn a_script_that_ignores_term() {
 fn a_script_that_gets_term_at_its_limit_can_tidy_up() {
     let (world, _) = after_good("tidy", "timeout = \"1s\"", |w| {
         let note = w.notes("tidied");
-        w.script(&format!(
-            "trap 'echo done > \"{}\"; exit 9' TERM\nwhile :; do sleep 0.1; done",
-            note.display()
-        ))
+        w.script(&format!("trap 'echo done > \"{}\"; exit 9' TERM\nwhile :; do sleep 0.1; done", note.display()))
     });
     assert_eq!(world.note("tidied"), "done\n");
 }
@@ -103,9 +85,7 @@ fn children_in_sessions_of_their_own_do_not_outlive_the_limit() {
 
 #[test]
 fn a_child_left_behind_is_ended_and_the_deploy_counts_as_failed() {
-    after_good("left", "", |w| {
-        w.script("setsid sleep 1000 > /dev/null 2>&1 &\nexit 0")
-    });
+    after_good("left", "", |w| w.script("setsid sleep 1000 > /dev/null 2>&1 &\nexit 0"));
 }
 
 #[test]
@@ -119,16 +99,10 @@ fn a_child_that_is_nearly_done_is_not_held_against_the_script() {
     // A pipeline's last writer may end a moment after the shell that started it.
     let world = World::new("nearly done");
     world.app("site").write();
-    world.push(
-        &[("deploy.sh", world.script("echo hello | cat | cat"))],
-        "first",
-    );
+    world.push(&[("deploy.sh", world.script("echo hello | cat | cat"))], "first");
     for _ in 0..5 {
         world.poll(&[]).expect(0);
-        world.push(
-            &[("index.html", file(crate::support::random_word()))],
-            "next",
-        );
+        world.push(&[("index.html", file(crate::support::random_word()))], "next");
     }
 }
 
@@ -156,11 +130,7 @@ fn a_gigabyte_of_output_is_counted_and_not_kept() {
          yes 'all work and no play makes a dull deploy, and so on for about a hundred characters in a line, well' \
          | head -c 1000000000\necho\necho the very last line\nexit 1";
     let (world, outcome) = after_good("gigabyte", "timeout = \"90s\"", |w| w.script(script));
-    assert!(
-        outcome.stderr.contains("the very last line"),
-        "{}",
-        outcome.story()
-    );
+    assert!(outcome.stderr.contains("the very last line"), "{}", outcome.story());
     assert!(outcome.stderr.len() < 100_000);
     let output = world.journal("site")[0].output.clone();
     let text = String::from_utf8_lossy(&output);
@@ -189,36 +159,16 @@ printf '\302\233 c1 \342\200\256 turned around\n'
 printf 'no newline at the end'
 exit 1"#;
     let (world, outcome) = after_good("escapes", "", |w| w.script(script));
-    assert!(
-        !outcome.stderr.contains('\u{1b}') && !outcome.stderr.contains('\u{9b}'),
-        "{:?}",
-        outcome.stderr
-    );
+    assert!(!outcome.stderr.contains('\u{1b}') && !outcome.stderr.contains('\u{9b}'), "{:?}", outcome.stderr);
     assert!(!outcome.stderr.contains('\u{7}') && !outcome.stderr.contains('\r'));
-    for line in std::fs::read(world.log_file())
-        .unwrap()
-        .split(|byte| *byte == b'\n')
-    {
-        assert!(
-            line.iter().all(|byte| *byte >= 0x20),
-            "a control character: {line:?}"
-        );
+    for line in std::fs::read(world.log_file()).unwrap().split(|byte| *byte == b'\n') {
+        assert!(line.iter().all(|byte| *byte >= 0x20), "a control character: {line:?}");
     }
-    let forged =
-        |line: &serde_json::Value| line["event"] == "deploy.finished" && line["run"].is_null();
+    let forged = |line: &serde_json::Value| line["event"] == "deploy.finished" && line["run"].is_null();
     assert!(!world.log().iter().any(forged));
-    assert!(
-        world
-            .log()
-            .iter()
-            .any(|line| line.to_string().contains("no newline at the end"))
-    );
+    assert!(world.log().iter().any(|line| line.to_string().contains("no newline at the end")));
     let shown = world.poll_on_terminal(&[]);
-    assert!(
-        !shown.stderr.contains("\u{1b}]0;owned"),
-        "{:?}",
-        shown.stderr
-    );
+    assert!(!shown.stderr.contains("\u{1b}]0;owned"), "{:?}", shown.stderr);
     assert!(!shown.stderr.contains("\u{1b}[2J"), "{:?}", shown.stderr);
 }
 
@@ -232,28 +182,16 @@ fn what_a_commit_says_is_data_too() {
     assert!(!outcome.stderr.contains('\u{1b}'));
     assert!(!world.log().is_empty());
     let shown = world.poll(&["--dry-run"]);
-    assert!(
-        !shown.stdout.contains('\u{1b}') && !shown.stdout.contains('\u{7}'),
-        "{:?}",
-        shown.stdout
-    );
+    assert!(!shown.stdout.contains('\u{1b}') && !shown.stdout.contains('\u{7}'), "{:?}", shown.stdout);
     world.expect_live("site", &first);
 }
 
 #[test]
 fn the_limit_stands_over_the_build_too() {
     let world = World::new("slow build");
-    let app = world
-        .app("site")
-        .deploy("build = \"./build.sh\"\ntimeout = \"1s\"");
+    let app = world.app("site").deploy("build = \"./build.sh\"\ntimeout = \"1s\"");
     app.write();
-    world.push(
-        &[
-            ("deploy.sh", world.script("")),
-            ("build.sh", exec("#!/bin/sh\nsleep 1000\n")),
-        ],
-        "first",
-    );
+    world.push(&[("deploy.sh", world.script("")), ("build.sh", exec("#!/bin/sh\nsleep 1000\n"))], "first");
     let outcome = world.poll(&[]).expect(1);
     assert!(outcome.took < Duration::from_secs(15));
     assert!(world.ran().is_empty() && world.current("site").is_none());

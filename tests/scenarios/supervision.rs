@@ -10,13 +10,7 @@ const SLOW: &str = "sleep 300";
 
 /// A run in the middle of a deploy whose script sleeps; the process of the sleep.
 fn in_deploy(world: &World, script: &str) -> (crate::support::run::Running, i32) {
-    world.push(
-        &[
-            ("deploy.sh", world.script(script)),
-            ("index.html", file("slow\n")),
-        ],
-        "slow",
-    );
+    world.push(&[("deploy.sh", world.script(script)), ("index.html", file("slow\n"))], "slow");
     let running = world.spawn_poll(&[]);
     let pid = world.wait_for_script("sleep 300");
     (running, pid)
@@ -41,12 +35,7 @@ fn on_a_terminal_the_second_run_says_who_holds_the_lock() {
     world.deployed_as_configured();
     let (running, _) = in_deploy(&world, SLOW);
     let pid = running.pid().to_string();
-    world
-        .poll_on_terminal(&[])
-        .expect(75)
-        .says(&pid)
-        .says("site")
-        .says("deploy");
+    world.poll_on_terminal(&[]).expect(75).says(&pid).says("site").says("deploy");
     running.signal(Signal::SIGTERM);
     running.wait();
 }
@@ -71,10 +60,7 @@ fn many_runs_at_once_deploy_once() {
     world.app("site").write();
     let first = world.push(&[("deploy.sh", world.script("sleep 1"))], "first");
     let runs: Vec<_> = (0..6).map(|_| world.spawn_poll(&[])).collect();
-    let codes: Vec<_> = runs
-        .into_iter()
-        .map(|run| run.wait().silent().code)
-        .collect();
+    let codes: Vec<_> = runs.into_iter().map(|run| run.wait().silent().code).collect();
     assert!(codes.iter().all(|code| [0, 75].contains(code)), "{codes:?}");
     assert_eq!(world.ran(), [("deploy".to_owned(), first)]);
 }
@@ -92,11 +78,7 @@ fn term_and_int_end_the_script_and_are_recorded_as_interrupted() {
         assert!(!processes::is_alive(script));
         world.expect_no_processes();
         let entries = world.journal("site");
-        assert!(
-            entries.iter().any(|e| e.outcome() == "interrupted"),
-            "{:?}",
-            world.history("site")
-        );
+        assert!(entries.iter().any(|e| e.outcome() == "interrupted"), "{:?}", world.history("site"));
         assert_eq!(world.recorded("site"), Some(first.clone()));
         assert_eq!(world.log().last().unwrap()["event"], "run.finished");
         world.push(&[("deploy.sh", world.script(""))], "good");
@@ -107,10 +89,7 @@ fn term_and_int_end_the_script_and_are_recorded_as_interrupted() {
 #[test]
 fn the_interrupted_commit_is_tried_again() {
     let world = World::new("again");
-    world
-        .app("site")
-        .deploy("timeout = \"60s\"\nretries = 1")
-        .write();
+    world.app("site").deploy("timeout = \"60s\"\nretries = 1").write();
     world.deployed_as_configured();
     let flag = world.notes("ready");
     let script = format!("test -e '{}' || sleep 300", flag.display());
@@ -138,19 +117,12 @@ fn a_splay_and_a_wait_end_at_term_at_once() {
     let world = World::new("term early");
     let port = crate::support::mischief::silent_server();
     let url = world.sshd.url_by_port(port, &world.repo.bare);
-    world
-        .app("site")
-        .source(&format!("url = \"{url}\"\ntimeout = \"60s\""))
-        .write();
+    world.app("site").source(&format!("url = \"{url}\"\ntimeout = \"60s\"")).write();
     let running = world.spawn_poll(&[]);
     std::thread::sleep(std::time::Duration::from_millis(700));
     running.signal(Signal::SIGTERM);
     let outcome = running.wait().within(seconds(10));
-    assert!(
-        outcome.code < 128,
-        "it ended by itself\n{}",
-        outcome.story()
-    );
+    assert!(outcome.code < 128, "it ended by itself\n{}", outcome.story());
     world.expect_no_processes();
 }
 
@@ -161,7 +133,7 @@ fn killed(name: &str, kill: impl Fn(crate::support::run::Running)) {
     world.deployed_as_configured();
     let flag = world.notes("killed");
     let beside = format!(
-        "cd '{0}'\ncase \"$(cut -d' ' -f3 /proc/$(cat alone)/stat 2>/dev/null)\" in ''|Z) ;; *) echo twice >> beside;; esac\n\
+        "cd '{0}'\ncase \"$(test -e alone && cut -d' ' -f3 /proc/$(cat alone)/stat 2>/dev/null)\" in ''|Z) ;; *) echo twice >> beside;; esac\n\
          echo $$ > alone\ntest -e '{1}' || sleep 300",
         world.path("notes").display(),
         flag.display()
@@ -170,25 +142,13 @@ fn killed(name: &str, kill: impl Fn(crate::support::run::Running)) {
     let second = world.repo.head();
     kill(running);
     fs::write(&flag, "").unwrap();
-    wait_until("the next run takes over", seconds(60), || {
-        world.poll(&[]).expect_one_of(&[0, 75]).code == 0
-    });
-    assert!(
-        !processes::is_alive(script),
-        "what the killed run left is gone"
-    );
-    assert_eq!(
-        world.note("beside"),
-        "",
-        "a second script ran beside the first"
-    );
+    wait_until("the next run takes over", seconds(60), || world.poll(&[]).expect_one_of(&[0, 75]).code == 0);
+    assert!(!processes::is_alive(script), "what the killed run left is gone");
+    assert_eq!(world.note("beside"), "", "a second script ran beside the first");
     world.expect_live("site", &second);
     assert_eq!(world.recorded("site"), Some(second));
     let history = world.history("site");
-    assert!(
-        history.iter().any(|entry| entry.ends_with("interrupted")),
-        "{history:?}"
-    );
+    assert!(history.iter().any(|entry| entry.ends_with("interrupted")), "{history:?}");
     world.expect_no_leftovers("site");
     world.expect_no_processes();
 }
@@ -225,18 +185,11 @@ fn a_process_that_got_the_dead_scripts_number_is_not_harmed() {
     world.deployed_as_configured();
     let (running, sleeping) = in_deploy(&world, SLOW);
     let helpers = processes::helpers_of(running.pid());
-    let dead = [
-        vec![running.pid(), processes::session_of(sleeping)],
-        helpers,
-    ]
-    .concat();
+    let dead = [vec![running.pid(), processes::session_of(sleeping)], helpers].concat();
     running.kill_all();
     processes::kill_all_of(&world);
     // A bystander gets the numbers that the lock file has.
-    let mut bystander = std::process::Command::new("/bin/sleep")
-        .arg("120")
-        .spawn()
-        .unwrap();
+    let mut bystander = std::process::Command::new("/bin/sleep").arg("120").spawn().unwrap();
     let now = bystander.id().to_string();
     for entry in fs::read_dir(world.run_dir()).unwrap().flatten() {
         let Ok(text) = fs::read_to_string(entry.path()) else {
@@ -246,11 +199,7 @@ fn a_process_that_got_the_dead_scripts_number_is_not_harmed() {
         let changed = words.map(|word| {
             let number = word.trim_end_matches(|c: char| !c.is_ascii_digit());
             let is_dead = dead.iter().any(|pid| pid.to_string() == number);
-            if is_dead {
-                word.replace(number, &now)
-            } else {
-                word.to_owned()
-            }
+            if is_dead { word.replace(number, &now) } else { word.to_owned() }
         });
         fs::write(entry.path(), changed.collect::<String>()).unwrap();
     }

@@ -33,11 +33,7 @@ fn a_server_that_speaks_only_v0_is_polled_and_fetched_from() {
 #[test]
 fn tags_are_peeled_on_a_v0_server_too() {
     let world = World::with_v0_server("v0 tags");
-    world
-        .app("site")
-        .without("source.branch")
-        .source("tag = \"v*\"")
-        .write();
+    world.app("site").without("source.branch").source("tag = \"v*\"").write();
     let first = world.push(&[("deploy.sh", world.script(""))], "first");
     world.repo.tag("v1.0.0");
     world.poll(&[]).expect(0);
@@ -52,10 +48,9 @@ fn the_real_ssh_can_be_the_transport() {
     let world = World::new("openssh");
     let keys = world.path("ssh");
     fs::create_dir(&keys).unwrap();
-    for (name, text) in [
-        ("key", fs::read_to_string(world.key_file()).unwrap()),
-        ("hosts", world.sshd.known_hosts_line()),
-    ] {
+    for (name, text) in
+        [("key", fs::read_to_string(world.key_file()).unwrap()), ("hosts", world.sshd.known_hosts_line())]
+    {
         fs::write(keys.join(name), text).unwrap();
         crate::support::set_mode(&keys.join(name), 0o600);
         world.fetcher.own(&keys.join(name));
@@ -79,34 +74,19 @@ fn the_real_ssh_can_be_the_transport() {
 fn an_ssh_command_that_fails_is_unreachable_and_says_what_it_said() {
     let world = World::new("openssh fails");
     let app = world.app("site").without("source.identity");
-    app.source("ssh_command = \"/bin/sh -c 'echo no route for you >&2; exit 255' ssh\"")
-        .write();
+    app.source("ssh_command = \"/bin/sh -c 'echo no route for you >&2; exit 255' ssh\"").write();
     world.push(&[("deploy.sh", world.script(""))], "first");
-    world
-        .poll(&[])
-        .expect_one_of(&[69, 76])
-        .says("no route for you");
+    world.poll(&[]).expect_one_of(&[69, 76]).says("no route for you");
     expect_nothing_happened(&world);
 }
 
 #[track_caller]
 fn expect_unpinned(world: &World, mark: usize) {
     let line = world.sshd.known_hosts_line();
-    let outcome = world
-        .poll(&[])
-        .expect(76)
-        .says(&world.sshd.fingerprint())
-        .says("known_hosts");
-    assert!(
-        outcome.stderr.contains(line.trim()),
-        "the line to add: {line}\n{}",
-        outcome.story()
-    );
+    let outcome = world.poll(&[]).expect(76).says(&world.sshd.fingerprint()).says("known_hosts");
+    assert!(outcome.stderr.contains(line.trim()), "the line to add: {line}\n{}", outcome.story());
     let log = world.sshd.log_since(mark);
-    assert!(
-        !log.contains("userauth-request"),
-        "nothing is sent to an unknown server:\n{log}"
-    );
+    assert!(!log.contains("userauth-request"), "nothing is sent to an unknown server:\n{log}");
     expect_nothing_happened(world);
 }
 
@@ -132,10 +112,7 @@ fn a_key_pinned_for_another_port_does_not_stand_for_this_one() {
     let world = World::new("other port");
     start(&world);
     let key = world.sshd.host_key();
-    world.write_etc(
-        "known_hosts",
-        &format!("127.0.0.1 {key}\n[127.0.0.1]:1 {key}\n"),
-    );
+    world.write_etc("known_hosts", &format!("127.0.0.1 {key}\n[127.0.0.1]:1 {key}\n"));
     expect_unpinned(&world, world.sshd.mark());
 }
 
@@ -147,12 +124,7 @@ fn a_changed_host_key_is_refused_and_both_are_named() {
     world.sshd.change_host_key();
     let mark = world.sshd.mark();
     world.push(&[("index.html", file("two\n"))], "second");
-    world
-        .poll(&[])
-        .expect(76)
-        .says(&world.sshd.fingerprint())
-        .says(&old)
-        .says("known_hosts");
+    world.poll(&[]).expect(76).says(&world.sshd.fingerprint()).says(&old).says("known_hosts");
     assert!(!world.sshd.log_since(mark).contains("userauth-request"));
     world.expect_live("site", &first);
 }
@@ -162,16 +134,9 @@ fn a_revoked_host_key_is_refused_even_where_it_is_also_pinned() {
     let world = World::new("revoked");
     start(&world);
     let line = world.sshd.known_hosts_line();
-    world.write_etc(
-        "known_hosts",
-        &format!("{line}@revoked * {}\n", world.sshd.host_key()),
-    );
+    world.write_etc("known_hosts", &format!("{line}@revoked * {}\n", world.sshd.host_key()));
     let mark = world.sshd.mark();
-    world
-        .poll(&[])
-        .expect(76)
-        .says("revoked")
-        .says(&world.sshd.fingerprint());
+    world.poll(&[]).expect(76).says("revoked").says(&world.sshd.fingerprint());
     assert!(!world.sshd.log_since(mark).contains("userauth-request"));
     expect_nothing_happened(&world);
 }
@@ -194,11 +159,7 @@ fn a_rejected_key_gets_one_attempt() {
     world.sshd.authorize_nobody();
     let mark = world.sshd.mark();
     world.poll(&[]).expect(77).says("keys/deploy");
-    assert!(
-        world.sshd.key_attempts_since(mark) <= 1,
-        "{}",
-        world.sshd.log_since(mark)
-    );
+    assert!(world.sshd.key_attempts_since(mark) <= 1, "{}", world.sshd.log_since(mark));
     assert_eq!(world.sshd.connections_since(mark), 1);
     expect_nothing_happened(&world);
 }
@@ -211,29 +172,18 @@ fn a_key_with_a_passphrase_is_refused_by_name() {
         fs::remove_file(world.path(name)).unwrap();
     }
     make_key(&world.key_file(), "open sesame");
-    world
-        .poll(&[])
-        .expect(77)
-        .says("keys/deploy")
-        .says("passphrase");
+    world.poll(&[]).expect(77).says("keys/deploy").says("passphrase");
     expect_nothing_happened(&world);
 }
 
 #[test]
 fn a_file_that_is_no_key_is_a_mistake_in_the_configuration() {
-    for text in [
-        "",
-        "hello\n",
-        "-----BEGIN OPENSSH PRIVATE KEY-----\n!!\n-----END OPENSSH PRIVATE KEY-----\n",
-    ] {
+    for text in ["", "hello\n", "-----BEGIN OPENSSH PRIVATE KEY-----\n!!\n-----END OPENSSH PRIVATE KEY-----\n"] {
         let world = World::new("no key");
         start(&world);
         fs::write(world.key_file(), text).unwrap();
         let outcome = world.poll(&[]).expect(78).says("keys/deploy");
-        assert!(
-            !outcome.stderr.contains("!!"),
-            "nothing of the file is shown"
-        );
+        assert!(!outcome.stderr.contains("!!"), "nothing of the file is shown");
         expect_nothing_happened(&world);
     }
 }
@@ -285,10 +235,7 @@ fn a_repository_that_is_not_there_is_reported_with_the_servers_words() {
     let world = World::new("no repository");
     start(&world);
     let url = world.sshd.url(&world.path("server/missing.git"));
-    world
-        .app("site")
-        .source(&format!("url = \"{url}\""))
-        .write();
+    world.app("site").source(&format!("url = \"{url}\"")).write();
     world.poll(&[]).expect_one_of(&[69, 76]).says("missing.git");
     expect_nothing_happened(&world);
 }
@@ -297,10 +244,7 @@ fn a_repository_that_is_not_there_is_reported_with_the_servers_words() {
 fn a_shell_that_greets_instead_of_git_is_no_git_server() {
     for (options, said) in [
         ("command=\"echo Welcome to the machine\"", "Welcome"),
-        (
-            "command=\"echo Welcome to the machine; eval $SSH_ORIGINAL_COMMAND\"",
-            "Welcome",
-        ),
+        ("command=\"echo Welcome to the machine; eval $SSH_ORIGINAL_COMMAND\"", "Welcome"),
         ("command=\"exit 0\"", ""),
     ] {
         let world = World::new("greeting");
@@ -316,24 +260,12 @@ fn a_shell_that_greets_instead_of_git_is_no_git_server() {
 fn a_new_commit_is_fetched_where_the_server_had_a_huge_number_of_refs() {
     let world = World::new("refs");
     let first = world.deployed();
-    let refs: String = (0..5000)
-        .map(|n| format!("create refs/heads/x{n} {first}\n"))
-        .collect();
-    crate::support::repo::git_with_input(
-        &world.repo.bare,
-        &["update-ref", "--stdin"],
-        refs.as_bytes(),
-    );
-    let second = world.push(
-        &[("index.html", Content::File(b"two\n".to_vec()))],
-        "second",
-    );
+    let refs: String = (0..5000).map(|n| format!("create refs/heads/x{n} {first}\n")).collect();
+    crate::support::repo::git_with_input(&world.repo.bare, &["update-ref", "--stdin"], refs.as_bytes());
+    let second = world.push(&[("index.html", Content::File(b"two\n".to_vec()))], "second");
     world.poll(&[]).expect(0);
     world.expect_live("site", &second);
     let bare = &world.repositories()[0];
     let kept = crate::support::repo::git(bare, &["for-each-ref"]);
-    assert!(
-        kept.lines().count() < 10,
-        "only the ref that is followed is fetched:\n{kept}"
-    );
+    assert!(kept.lines().count() < 10, "only the ref that is followed is fetched:\n{kept}");
 }

@@ -17,22 +17,10 @@ fn expect_refusal(name: &str, mode: Option<&str>, spoil: impl Fn(&World) -> std:
     let mark = world.sshd.mark();
     let outcome = world.poll(&[]).expect(77).says(path.to_str().unwrap());
     if let Some(mode) = mode {
-        assert!(
-            outcome.stderr.contains(mode),
-            "the mode {mode}\n{}",
-            outcome.story()
-        );
-        assert!(
-            outcome.stderr.contains("chmod"),
-            "a remedy\n{}",
-            outcome.story()
-        );
+        assert!(outcome.stderr.contains(mode), "the mode {mode}\n{}", outcome.story());
+        assert!(outcome.stderr.contains("chmod"), "a remedy\n{}", outcome.story());
     }
-    assert_eq!(
-        world.sshd.connections_since(mark),
-        0,
-        "nothing was connected to"
-    );
+    assert_eq!(world.sshd.connections_since(mark), 0, "nothing was connected to");
     assert!(world.ran().is_empty());
 }
 
@@ -48,16 +36,12 @@ fn poller_toml_writable_by_others() {
 
 #[test]
 fn an_apps_file_writable_by_others() {
-    expect_refusal("app", Some("662"), |w| {
-        chmod(&w.path("etc/apps.d/site.toml"), 0o662)
-    });
+    expect_refusal("app", Some("662"), |w| chmod(&w.path("etc/apps.d/site.toml"), 0o662));
 }
 
 #[test]
 fn known_hosts_writable_by_others() {
-    expect_refusal("hosts", Some("646"), |w| {
-        chmod(&w.path("etc/known_hosts"), 0o646)
-    });
+    expect_refusal("hosts", Some("646"), |w| chmod(&w.path("etc/known_hosts"), 0o646));
 }
 
 #[test]
@@ -67,9 +51,7 @@ fn the_folder_of_the_configuration_writable_by_others() {
 
 #[test]
 fn apps_d_writable_by_others() {
-    expect_refusal("appsd", Some("777"), |w| {
-        chmod(&w.path("etc/apps.d"), 0o777)
-    });
+    expect_refusal("appsd", Some("777"), |w| chmod(&w.path("etc/apps.d"), 0o777));
 }
 
 #[test]
@@ -97,9 +79,7 @@ fn an_absolute_script_writable_by_others() {
     expect_refusal("script", Some("777"), |w| {
         let script = w.path("etc/deploy");
         put_exec(&script, "#!/bin/sh\n");
-        w.app("site")
-            .deploy(&format!("script = \"{}\"", script.display()))
-            .write();
+        w.app("site").deploy(&format!("script = \"{}\"", script.display())).write();
         chmod(&script, 0o777)
     });
 }
@@ -109,9 +89,7 @@ fn an_absolute_script_in_a_folder_writable_by_others() {
     expect_refusal("script folder", Some("777"), |w| {
         let script = w.path("scripts/deploy");
         put_exec(&script, "#!/bin/sh\n");
-        w.app("site")
-            .deploy(&format!("script = \"{}\"", script.display()))
-            .write();
+        w.app("site").deploy(&format!("script = \"{}\"", script.display())).write();
         chmod(&w.path("scripts"), 0o777)
     });
 }
@@ -171,20 +149,9 @@ fn root_opens_nothing_under_the_target() {
     world.push(&[("index.html", file("two\n"))], "second");
     let trace = world.path("trace");
     let mut traced = std::process::Command::new("/usr/bin/strace");
-    traced
-        .args([
-            "-f",
-            "-ff",
-            "-e",
-            "trace=%file,%process,setuid,setresuid",
-            "-o",
-        ])
-        .arg(&trace);
+    traced.args(["-f", "-ff", "-e", "trace=%file,%process,setuid,setresuid", "-o"]).arg(&trace);
     let plain = world.command(&[]);
-    traced
-        .arg(plain.get_program())
-        .args(plain.get_args())
-        .env_clear();
+    traced.arg(plain.get_program()).args(plain.get_args()).env_clear();
     traced.env("PATH", "/usr/bin:/bin").env("HOME", "/root");
     world.spawn(traced).wait().expect(0);
     let target = world.path("target");
@@ -196,9 +163,7 @@ fn root_opens_nothing_under_the_target() {
     assert!(opened.is_empty(), "as root: {opened:#?}");
 }
 
-const OPENERS: [&str; 8] = [
-    "open", "creat", "rename", "unlink", "mkdir", "symlink", "chown", "truncate",
-];
+const OPENERS: [&str; 8] = ["open", "creat", "rename", "unlink", "mkdir", "symlink", "chown", "truncate"];
 
 /// What strace saw, of each process until it gave its rights away. Who was forked after that is not root.
 fn calls_as_root(folder: &Path) -> Vec<String> {
@@ -210,15 +175,8 @@ fn calls_as_root(folder: &Path) -> Vec<String> {
             traces.insert(pid.to_owned(), text);
         }
     }
-    let born: Vec<_> = traces
-        .values()
-        .flat_map(|text| text.lines().filter_map(forked))
-        .collect();
-    let mut next: Vec<_> = traces
-        .keys()
-        .filter(|pid| !born.contains(pid))
-        .cloned()
-        .collect();
+    let born: Vec<_> = traces.values().flat_map(|text| text.lines().filter_map(forked)).collect();
+    let mut next: Vec<_> = traces.keys().filter(|pid| !born.contains(pid)).cloned().collect();
     assert_eq!(next.len(), 1, "one process began it all");
     let mut calls = Vec::new();
     while let Some(pid) = next.pop() {
@@ -233,16 +191,9 @@ fn calls_as_root(folder: &Path) -> Vec<String> {
 
 /// The process or thread that this call made.
 fn forked(line: &str) -> Option<String> {
-    let forks = ["clone", "fork", "vfork"]
-        .iter()
-        .any(|call| line.starts_with(call));
+    let forks = ["clone", "fork", "vfork"].iter().any(|call| line.starts_with(call));
     let (_, result) = line.rsplit_once(" = ").filter(|_| forks)?;
-    result
-        .split(' ')
-        .next()?
-        .parse::<u32>()
-        .ok()
-        .map(|pid| pid.to_string())
+    result.split(' ').next()?.parse::<u32>().ok().map(|pid| pid.to_string())
 }
 
 /// setuid or setresuid to somebody who is not root, and it worked.

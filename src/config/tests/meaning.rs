@@ -36,10 +36,7 @@ fn a_small_app_has_every_default() {
     assert!(app.target.shared.is_empty());
     let deploy = app.deploy;
     assert_eq!((deploy.umask, deploy.retries), (0o022, 3));
-    assert_eq!(
-        (deploy.timeout, deploy.on_failure),
-        (Duration::from_secs(600), OnFailure::Rollback)
-    );
+    assert_eq!((deploy.timeout, deploy.on_failure), (Duration::from_secs(600), OnFailure::Rollback));
     assert!(deploy.user.is_none() && deploy.script.is_none() && deploy.sudo.is_empty());
     assert!(app.health.is_none());
     assert!(!app.verify.allow_rewind);
@@ -88,49 +85,25 @@ allow_rewind = true
     let source = &app.source;
     assert_eq!(source.follow, Follow::Tag("v*".to_owned()));
     assert_eq!(source.known_hosts, Path::new("/etc/ssh/known"));
-    assert_eq!(
-        source.ssh_command.as_deref().unwrap(),
-        ["ssh", "-F", "my config"]
-    );
+    assert_eq!(source.ssh_command.as_deref().unwrap(), ["ssh", "-F", "my config"]);
     assert_eq!(source.subdir.as_deref(), Some("site/new"));
-    assert_eq!(
-        (&source.paths[..], &source.hosts[..]),
-        (&["site/**".to_owned()][..], &["web-*".to_owned()][..])
-    );
+    assert_eq!((&source.paths[..], &source.hosts[..]), (&["site/**".to_owned()][..], &["web-*".to_owned()][..]));
     assert_eq!(source.timeout, Duration::from_secs(5));
     assert_eq!(app.target.directory.as_os_str(), "/var/www/projects/todo");
     assert_eq!((app.target.layout, app.target.keep), (Layout::InPlace, 2));
     assert_eq!(app.target.shared, ["db.sqlite3", "media/"]);
     let deploy = &app.deploy;
-    assert_eq!(
-        deploy.build.as_ref().unwrap().argv(),
-        ["./build.sh", "--fast", "two words"]
-    );
-    assert_eq!(
-        deploy.script.as_ref().unwrap().to_string(),
-        "./deploy.sh '$HOME'"
-    );
+    assert_eq!(deploy.build.as_ref().unwrap().argv(), ["./build.sh", "--fast", "two words"]);
+    assert_eq!(deploy.script.as_ref().unwrap().to_string(), "./deploy.sh '$HOME'");
     assert_eq!(deploy.env["DJANGO_SETTINGS_MODULE"], "todo.settings");
-    assert_eq!(
-        (deploy.umask, deploy.timeout),
-        (0o027, Duration::from_secs(5400))
-    );
-    assert_eq!(
-        (deploy.user.as_deref(), deploy.group.as_deref()),
-        (Some("gunicorn"), Some("hosted_apps"))
-    );
+    assert_eq!((deploy.umask, deploy.timeout), (0o027, Duration::from_secs(5400)));
+    assert_eq!((deploy.user.as_deref(), deploy.group.as_deref()), (Some("gunicorn"), Some("hosted_apps")));
     assert_eq!((deploy.retries, deploy.on_failure), (1, OnFailure::Keep));
-    assert_eq!(
-        (&deploy.restart[0][..], &deploy.reload[0][..]),
-        ("todo_gunicorn.service", "nginx@a.service")
-    );
+    assert_eq!((&deploy.restart[0][..], &deploy.reload[0][..]), ("todo_gunicorn.service", "nginx@a.service"));
     assert_eq!(deploy.sudo, ["/usr/bin/systemctl restart todo"]);
     let health = app.health.unwrap();
     assert_eq!(health.command.program(), "curl");
-    assert_eq!(
-        (health.attempts, health.interval),
-        (2, Duration::from_millis(500))
-    );
+    assert_eq!((health.attempts, health.interval), (2, Duration::from_millis(500)));
     assert_eq!(health.timeout, Duration::from_secs(3));
     assert!(app.verify.allow_rewind);
 }
@@ -154,34 +127,19 @@ textfile = "metrics/poller.prom"
 "#,
     )
     .unwrap();
-    assert_eq!(
-        (&config.host.name[..], &config.host.fetch_user[..]),
-        ("db-7", "fetcher")
-    );
-    assert_eq!(
-        (config.host.jobs, config.host.deadline),
-        (2, Duration::from_secs(300))
-    );
+    assert_eq!((&config.host.name[..], &config.host.fetch_user[..]), ("db-7", "fetcher"));
+    assert_eq!((config.host.jobs, config.host.deadline), (2, Duration::from_secs(300)));
     assert_eq!(config.paths.state, Path::new("/etc/poller/state"));
     assert_eq!(config.paths.run.as_os_str(), "/etc/poller/run");
     assert_eq!(config.paths.log, Path::new("/var/log/p.log"));
-    assert_eq!(
-        config.metrics.unwrap().textfile,
-        Path::new("/etc/poller/metrics/poller.prom")
-    );
+    assert_eq!(config.metrics.unwrap().textfile, Path::new("/etc/poller/metrics/poller.prom"));
 }
 
 #[test]
 fn an_empty_poller_toml_has_every_default() {
     let config = host("").unwrap();
-    assert_eq!(
-        (&config.host.name[..], &config.host.fetch_user[..]),
-        ("web-1", "poller")
-    );
-    assert_eq!(
-        (config.host.jobs, config.host.deadline),
-        (8, Duration::from_secs(1800))
-    );
+    assert_eq!((&config.host.name[..], &config.host.fetch_user[..]), ("web-1", "poller"));
+    assert_eq!((config.host.jobs, config.host.deadline), (8, Duration::from_secs(1800)));
     assert_eq!(config.paths, defaults(true).paths);
     assert!(config.metrics.is_none());
 }

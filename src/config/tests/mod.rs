@@ -33,10 +33,7 @@ struct Memory {
 impl Memory {
     fn with(files: &[(&str, &str)]) -> Memory {
         let owned = |(path, text): &(&str, &str)| (PathBuf::from(path), (*text).to_owned());
-        Memory {
-            files: files.iter().map(owned).collect(),
-            ..Memory::default()
-        }
+        Memory { files: files.iter().map(owned).collect(), ..Memory::default() }
     }
 
     fn load(&self) -> Result<Config, LoadError> {
@@ -48,13 +45,9 @@ impl Reader for Memory {
     fn read(&self, path: &Path) -> anyhow::Result<String> {
         self.read.borrow_mut().push(path.to_owned());
         if self.denied.is_some_and(|denied| path.ends_with(denied)) {
-            return Err(
-                anyhow::Error::new(io::Error::from(io::ErrorKind::PermissionDenied))
-                    .context("not trusted"),
-            );
+            return Err(anyhow::Error::new(io::Error::from(io::ErrorKind::PermissionDenied)).context("not trusted"));
         }
-        let missing =
-            || anyhow::Error::new(io::Error::from(io::ErrorKind::NotFound)).context("cannot open");
+        let missing = || anyhow::Error::new(io::Error::from(io::ErrorKind::NotFound)).context("cannot open");
         self.files.get(path).cloned().ok_or_else(missing)
     }
 
@@ -77,9 +70,7 @@ fn defaults(optional_file: bool) -> Defaults {
 }
 
 fn app(text: &str) -> Result<App, Problem> {
-    let mut config = Memory::with(&[("/etc/poller/apps.d/todo.toml", text)])
-        .load()
-        .unwrap();
+    let mut config = Memory::with(&[("/etc/poller/apps.d/todo.toml", text)]).load().unwrap();
     match config.broken.pop().map(|broken| broken.error) {
         None => Ok(config.apps.remove(0)),
         Some(LoadError::Problem(problem)) => Err(problem),
@@ -115,9 +106,7 @@ fn the_readers_own_error_is_passed_through_to_be_downcast() {
     assert!(error.downcast_ref::<io::Error>().is_some());
     memory.denied = Some("a.toml");
     let config = memory.load().unwrap();
-    assert!(
-        matches!(&config.broken[0].error, LoadError::Read(error) if error.to_string() == "not trusted")
-    );
+    assert!(matches!(&config.broken[0].error, LoadError::Read(error) if error.to_string() == "not trusted"));
 }
 
 #[test]
@@ -160,21 +149,12 @@ fn two_apps_of_one_host_never_share_a_directory() {
     let cases = [
         ("/srv/todo", "the app `a` has this directory already"),
         ("/srv/todo/", "the app `a` has this directory already"),
-        (
-            "/srv/todo/sub",
-            "this directory lies inside `/srv/todo`, that of the app `a`",
-        ),
-        (
-            "/srv",
-            "`/srv/todo`, the directory of the app `a`, lies inside this one",
-        ),
+        ("/srv/todo/sub", "this directory lies inside `/srv/todo`, that of the app `a`"),
+        ("/srv", "`/srv/todo`, the directory of the app `a`, lies inside this one"),
     ];
     for (directory, message) in cases {
         let second = SMALL.replace("/srv/todo", directory);
-        let files = [
-            ("/etc/poller/apps.d/a.toml", SMALL),
-            ("/etc/poller/apps.d/b.toml", &second),
-        ];
+        let files = [("/etc/poller/apps.d/a.toml", SMALL), ("/etc/poller/apps.d/b.toml", &second)];
         let config = Memory::with(&files).load().unwrap();
         assert_eq!(config.apps.len(), 1);
         let LoadError::Problem(problem) = &config.broken[0].error else {
@@ -185,21 +165,14 @@ fn two_apps_of_one_host_never_share_a_directory() {
     let beside = SMALL.replace("/srv/todo", "/srv/todo2");
     let elsewhere = SMALL.replace("[target]", "hosts = [\"db-*\"]\n[target]");
     for second in [beside, elsewhere] {
-        let files = [
-            ("/etc/poller/apps.d/a.toml", SMALL),
-            ("/etc/poller/apps.d/b.toml", &second),
-        ];
+        let files = [("/etc/poller/apps.d/a.toml", SMALL), ("/etc/poller/apps.d/b.toml", &second)];
         assert_eq!(Memory::with(&files).load().unwrap().apps.len(), 2);
     }
 }
 
 #[test]
 fn hosts_are_globs_and_none_means_all() {
-    let with = |hosts: &str| {
-        app(&SMALL.replace("[target]", &format!("hosts = {hosts}\n[target]")))
-            .unwrap()
-            .source
-    };
+    let with = |hosts: &str| app(&SMALL.replace("[target]", &format!("hosts = {hosts}\n[target]"))).unwrap().source;
     for (hosts, host, applies) in [
         ("[]", "web-1", true),
         ("[\"web-*\"]", "web-1", true),
@@ -223,10 +196,7 @@ fn what_is_sent_to_child_processes_survives_the_way() {
         let mut back: BTreeMap<String, T> = toml::from_str(&text).unwrap();
         assert_eq!(back.remove("v").unwrap(), value);
     }
-    let app = app(&format!(
-        "{SMALL}[health]\ncommand = ['curl', '-f', 'a b']\n"
-    ))
-    .unwrap();
+    let app = app(&format!("{SMALL}[health]\ncommand = ['curl', '-f', 'a b']\n")).unwrap();
     same(app.source.remote);
     same(Remote::Local("/srv/x".into()));
     same(app.source.follow);

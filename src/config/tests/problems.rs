@@ -27,9 +27,7 @@ fn an_unknown_key_is_shown_with_the_keys_there_are() {
 #[test]
 fn a_wrong_value_in_an_array_is_underlined_alone() {
     assert_eq!(
-        app(&small_with("deploy", "restart = [\"é.service\", \"todo\"]"))
-            .unwrap_err()
-            .to_string(),
+        app(&small_with("deploy", "restart = [\"é.service\", \"todo\"]")).unwrap_err().to_string(),
         "\
 /etc/poller/apps.d/todo.toml:8:12: `é.service` is not the name of a unit
   |
@@ -42,9 +40,7 @@ fn a_wrong_value_in_an_array_is_underlined_alone() {
 #[test]
 fn a_missing_key_points_at_the_header_of_its_table() {
     assert_eq!(
-        app(&SMALL.replace("directory = \"/srv/todo\"", ""))
-            .unwrap_err()
-            .to_string(),
+        app(&SMALL.replace("directory = \"/srv/todo\"", "")).unwrap_err().to_string(),
         "\
 /etc/poller/apps.d/todo.toml:5:1: `directory` in `[target]` is missing
   |
@@ -76,39 +72,22 @@ fn a_missing_table_is_a_problem_of_the_whole_file() {
     assert_eq!((problem.line(), problem.column()), (None, None));
     assert!(problem.file().ends_with("todo.toml") && problem.help().len() == 1);
     let no_target = SMALL.split("[target]").next().unwrap();
-    assert_eq!(
-        app(no_target).unwrap_err().message(),
-        "the table `[target]` is missing"
-    );
+    assert_eq!(app(no_target).unwrap_err().message(), "the table `[target]` is missing");
 }
 
 #[test]
 fn an_unknown_key_in_every_table_is_an_error_and_names_the_line() {
     for table in ["host", "paths", "metrics", "notify"] {
         let problem = host(&format!("\n[{table}]\nwrong = 1\n")).unwrap_err();
-        assert_eq!(
-            (problem.message(), problem.line()),
-            ("unknown key `wrong`", Some(3)),
-            "{table}"
-        );
+        assert_eq!((problem.message(), problem.line()), ("unknown key `wrong`", Some(3)), "{table}");
     }
     for table in ["source", "target", "deploy", "health", "verify"] {
         let text = small_with(table, "wrong = 1");
-        let line = text
-            .lines()
-            .position(|line| line == "wrong = 1")
-            .map(|index| index + 1);
+        let line = text.lines().position(|line| line == "wrong = 1").map(|index| index + 1);
         let problem = app(&text).unwrap_err();
-        assert_eq!(
-            (problem.message(), problem.line()),
-            ("unknown key `wrong`", line),
-            "{table}"
-        );
+        assert_eq!((problem.message(), problem.line()), ("unknown key `wrong`", line), "{table}");
     }
-    assert_eq!(
-        host("[source]").unwrap_err().message(),
-        "unknown key `source`"
-    );
+    assert_eq!(host("[source]").unwrap_err().message(), "unknown key `source`");
     assert_eq!(app("[host]").unwrap_err().message(), "unknown key `host`");
 }
 
@@ -116,25 +95,13 @@ fn an_unknown_key_in_every_table_is_an_error_and_names_the_line() {
 fn what_a_later_version_brings_is_refused_at_its_line() {
     for (text, line) in [
         ("[notify]\ncommand = \"/bin/x\"", 1),
-        (
-            "[notify]\nurl = \"https://x\"\non = [\"failed\", \"recovered\", \"deployed\", \"refused\"]",
-            1,
-        ),
+        ("[notify]\nurl = \"https://x\"\non = [\"failed\", \"recovered\", \"deployed\", \"refused\"]", 1),
         ("[notify]\nping = \"https://x\"", 1),
         ("[host]\nsplay = \"5m\"", 2),
     ] {
         let problem = host(text).unwrap_err();
-        assert!(
-            problem
-                .message()
-                .ends_with("is not supported by this version"),
-            "{problem}"
-        );
-        assert_eq!(
-            (problem.line(), &problem.help()[0][..]),
-            (Some(line), "remove it"),
-            "{problem}"
-        );
+        assert!(problem.message().ends_with("is not supported by this version"), "{problem}");
+        assert_eq!((problem.line(), &problem.help()[0][..]), (Some(line), "remove it"), "{problem}");
     }
     for (table, line) in [
         ("source", "soak = \"1h\""),
@@ -150,12 +117,7 @@ fn what_a_later_version_brings_is_refused_at_its_line() {
         };
         let expected = text.lines().position(|l| Some(l) == line.lines().next());
         let problem = app(&text).unwrap_err();
-        assert!(
-            problem
-                .message()
-                .ends_with("is not supported by this version"),
-            "{problem}"
-        );
+        assert!(problem.message().ends_with("is not supported by this version"), "{problem}");
         assert_eq!(problem.line(), expected.map(|index| index + 1), "{problem}");
     }
 }
@@ -166,10 +128,7 @@ fn the_types_of_what_is_not_supported_are_checked_first() {
         host("[notify]\ncommand = 1").unwrap_err().message(),
         "expected a string or an array of strings, found integer `1`"
     );
-    assert_eq!(
-        host("[notify]\non = [\"faild\"]").unwrap_err().help()[1],
-        "did you mean `failed`?"
-    );
+    assert_eq!(host("[notify]\non = [\"faild\"]").unwrap_err().help()[1], "did you mean `failed`?");
     let soak = app(&small_with("source", "soak = \"x\"")).unwrap_err();
     assert_eq!(soak.message(), "`x` is not a duration");
 }
@@ -177,20 +136,14 @@ fn the_types_of_what_is_not_supported_are_checked_first() {
 #[test]
 fn exactly_one_of_branch_tag_and_ref() {
     let none = app(&SMALL.replace("branch = \"main\"\n", "")).unwrap_err();
-    assert_eq!(
-        (none.line(), none.message()),
-        (Some(1), "`[source]` does not say which ref to follow")
-    );
+    assert_eq!((none.line(), none.message()), (Some(1), "`[source]` does not say which ref to follow"));
     assert!(none.help()[0].starts_with("name one of the three"));
     for (second, line) in [("tag = \"v*\"", 2), ("ref = \"refs/x/y\"", 2)] {
         // The one that stands first in the file is the one that was there before.
         let problem = app(&small_with("source", second)).unwrap_err();
         assert_eq!(
             (problem.line(), problem.message()),
-            (
-                Some(line + 2),
-                "an app follows one ref, and this is the second"
-            )
+            (Some(line + 2), "an app follows one ref, and this is the second")
         );
     }
 }
@@ -198,40 +151,15 @@ fn exactly_one_of_branch_tag_and_ref() {
 #[test]
 fn the_key_comes_from_identity_or_from_ssh_command() {
     let without = SMALL.replace("identity = \"keys/todo\"\n", "");
-    let local = |line: &str| {
-        without.replace(
-            "git@github.com:me/todo.git\"",
-            &format!("/srv/todo.git\"\n{line}"),
-        )
-    };
+    let local = |line: &str| without.replace("git@github.com:me/todo.git\"", &format!("/srv/todo.git\"\n{line}"));
     for (text, line, message) in [
-        (
-            without.clone(),
-            2,
-            "`identity` in `[source]` is missing, and an SSH server wants a key",
-        ),
-        (
-            small_with("source", "ssh_command = \"ssh\""),
-            5,
-            "`identity` and `ssh_command` are both given",
-        ),
-        (
-            local("identity = \"k\""),
-            3,
-            "a local repository takes no `identity`",
-        ),
-        (
-            local("ssh_command = \"ssh\""),
-            3,
-            "a local repository takes no `ssh_command`",
-        ),
+        (without.clone(), 2, "`identity` in `[source]` is missing, and an SSH server wants a key"),
+        (small_with("source", "ssh_command = \"ssh\""), 5, "`identity` and `ssh_command` are both given"),
+        (local("identity = \"k\""), 3, "a local repository takes no `identity`"),
+        (local("ssh_command = \"ssh\""), 3, "a local repository takes no `ssh_command`"),
     ] {
         let problem = app(&text).unwrap_err();
-        assert_eq!(
-            (problem.line(), problem.message()),
-            (Some(line), message),
-            "{problem}"
-        );
+        assert_eq!((problem.line(), problem.message()), (Some(line), message), "{problem}");
     }
     assert!(app(&local("")).is_ok());
     let command = app(&without.replace("branch", "ssh_command = \"ssh -F x\"\nbranch")).unwrap();
@@ -241,16 +169,8 @@ fn the_key_comes_from_identity_or_from_ssh_command() {
 #[test]
 fn missing_keys_are_named_with_their_table() {
     for (text, line, message) in [
-        (
-            SMALL.replace("url = \"git@github.com:me/todo.git\"\n", ""),
-            1,
-            "`url` in `[source]` is missing",
-        ),
-        (
-            small_with("health", "attempts = 2"),
-            7,
-            "`command` in `[health]` is missing",
-        ),
+        (SMALL.replace("url = \"git@github.com:me/todo.git\"\n", ""), 1, "`url` in `[source]` is missing"),
+        (small_with("health", "attempts = 2"), 7, "`command` in `[health]` is missing"),
     ] {
         let problem = app(&text).unwrap_err();
         assert_eq!((problem.line(), problem.message()), (Some(line), message));
@@ -260,55 +180,21 @@ fn missing_keys_are_named_with_their_table() {
 #[test]
 fn wrong_types_say_what_was_expected() {
     for (table, line, message) in [
-        (
-            "target",
-            "keep = \"5\"",
-            "expected a whole number from 1 to 1000, found string \"5\"",
-        ),
-        (
-            "target",
-            "shared = \"media\"",
-            "expected an array, found string \"media\"",
-        ),
+        ("target", "keep = \"5\"", "expected a whole number from 1 to 1000, found string \"5\""),
+        ("target", "shared = \"media\"", "expected an array, found string \"media\""),
         ("target", "layout = 1", "expected a string"),
         ("target", "layout = \"release\"", "unknown value `release`"),
-        (
-            "deploy",
-            "env = { DEBUG = 1 }",
-            "expected a string, found integer `1`",
-        ),
-        (
-            "deploy",
-            "env = [\"A=1\"]",
-            "expected a table, found an array",
-        ),
-        (
-            "deploy",
-            "script = [\"a\", 1]",
-            "expected a string, found integer `1`",
-        ),
-        (
-            "deploy",
-            "on_failure = \"rolback\"",
-            "unknown value `rolback`",
-        ),
-        (
-            "verify",
-            "allow_rewind = \"yes\"",
-            "expected a boolean, found string \"yes\"",
-        ),
+        ("deploy", "env = { DEBUG = 1 }", "expected a string, found integer `1`"),
+        ("deploy", "env = [\"A=1\"]", "expected a table, found an array"),
+        ("deploy", "script = [\"a\", 1]", "expected a string, found integer `1`"),
+        ("deploy", "on_failure = \"rolback\"", "unknown value `rolback`"),
+        ("verify", "allow_rewind = \"yes\"", "expected a boolean, found string \"yes\""),
     ] {
         let problem = app(&small_with(table, line)).unwrap_err();
         assert_eq!(problem.message(), message, "{problem}");
         assert!(problem.line().is_some(), "{problem}");
     }
     let umask = app(&small_with("deploy", "umask = 022")).unwrap_err();
-    assert_eq!(
-        umask.help(),
-        ["write octal digits as a string, such as \"022\""]
-    );
-    assert_eq!(
-        app("source = 1").unwrap_err().message(),
-        "expected a table, found integer `1`"
-    );
+    assert_eq!(umask.help(), ["write octal digits as a string, such as \"022\""]);
+    assert_eq!(app("source = 1").unwrap_err().message(), "expected a table, found integer `1`");
 }

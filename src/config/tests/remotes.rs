@@ -9,13 +9,7 @@ use super::values::{refused, taken};
 #[test]
 fn urls_over_ssh() {
     for (url, user, host, port, path) in [
-        (
-            "git@github.com:me/todo.git",
-            "git",
-            "github.com",
-            22,
-            "me/todo.git",
-        ),
+        ("git@github.com:me/todo.git", "git", "github.com", 22, "me/todo.git"),
         ("git@host:/srv/todo.git", "git", "host", 22, "/srv/todo.git"),
         ("git@host:~me/todo", "git", "host", 22, "~me/todo"),
         ("me@[::1]:x", "me", "::1", 22, "x"),
@@ -24,43 +18,23 @@ fn urls_over_ssh() {
         ("ssh://me@host:2222/srv/x", "me", "host", 2222, "/srv/x"),
         ("ssh://me@host/~me/x", "me", "host", 22, "~me/x"),
         ("ssh://host/~/x", "git", "host", 22, "~/x"),
-        (
-            "ssh://me@[fe80::1%eth0]:22/x",
-            "me",
-            "fe80::1%eth0",
-            22,
-            "/x",
-        ),
+        ("ssh://me@[fe80::1%eth0]:22/x", "me", "fe80::1%eth0", 22, "/x"),
         ("ssh://[::1]/x", "git", "::1", 22, "/x"),
         ("ssh://host/with%20blank", "git", "host", 22, "/with blank"),
     ] {
         let (user, host, path) = (user.to_owned(), host.to_owned(), path.to_owned());
         let parsed = RemoteUrl::parse(url).unwrap_or_else(|fault| panic!("{url}: {fault}"));
-        assert_eq!(
-            parsed.remote,
-            Remote::Ssh {
-                user,
-                host,
-                port,
-                path
-            },
-            "{url}"
-        );
+        assert_eq!(parsed.remote, Remote::Ssh { user, host, port, path }, "{url}");
         assert_eq!(parsed.text, url);
     }
 }
 
 #[test]
 fn local_urls() {
-    for (url, path) in [
-        ("/srv/git/todo.git", "/srv/git/todo.git"),
-        ("/srv/a%20b", "/srv/a%20b"),
-        ("file:///srv/a%20b", "/srv/a b"),
-    ] {
-        assert_eq!(
-            RemoteUrl::parse(url).unwrap().remote,
-            Remote::Local(PathBuf::from(path))
-        );
+    for (url, path) in
+        [("/srv/git/todo.git", "/srv/git/todo.git"), ("/srv/a%20b", "/srv/a%20b"), ("file:///srv/a%20b", "/srv/a b")]
+    {
+        assert_eq!(RemoteUrl::parse(url).unwrap().remote, Remote::Local(PathBuf::from(path)));
     }
 }
 
@@ -73,21 +47,12 @@ fn urls_that_are_refused() {
         ("ssh://host/a%0ab", "printable"),
         ("ssh://host/a%zz", "hexadecimal"),
         ("ssh://host/a%2", "hexadecimal"),
-        (
-            "https://token@github.com/me/todo.git",
-            "git@github.com:me/todo.git",
-        ),
-        (
-            "https://github.com/me/todo.git",
-            "https:// URL is not supported by this version",
-        ),
+        ("https://token@github.com/me/todo.git", "git@github.com:me/todo.git"),
+        ("https://github.com/me/todo.git", "https:// URL is not supported by this version"),
         ("http://host:80/x", "\"git@host:x\""),
         ("git://host/x", "not supported by this version"),
         ("ftp://host/x", "not the URL"),
-        (
-            "github.com:me/todo.git",
-            "add it: \"git@github.com:me/todo.git\"",
-        ),
+        ("github.com:me/todo.git", "add it: \"git@github.com:me/todo.git\""),
         ("todo.git", "not the URL"),
         ("./todo.git", "not the URL"),
         ("git@host", "not the URL"),
@@ -115,9 +80,7 @@ fn urls_that_are_refused() {
         ("ssh://höst/x", "not a host name"),
         ("file://host/x", "three slashes"),
     ]);
-    let hint = RemoteUrl::parse("https://me:secret@h/x")
-        .unwrap_err()
-        .to_string();
+    let hint = RemoteUrl::parse("https://me:secret@h/x").unwrap_err().to_string();
     assert!(!hint.contains("secret"), "{hint}");
 }
 
@@ -150,13 +113,6 @@ fn refs() {
         ("a/.b", "starts with `.`"),
         ("a.lock/b", "`.lock`"),
     ]);
-    refused::<TagPattern>(&[
-        ("refs/tags/v*", "write tag = \"v*\""),
-        ("v?", "contains `?`"),
-    ]);
-    refused::<RefName>(&[
-        ("main", "starts with `refs/`"),
-        ("refs/x/*", "contains `*`"),
-        ("refs/", "empty"),
-    ]);
+    refused::<TagPattern>(&[("refs/tags/v*", "write tag = \"v*\""), ("v?", "contains `?`")]);
+    refused::<RefName>(&[("main", "starts with `refs/`"), ("refs/x/*", "contains `*`"), ("refs/", "empty")]);
 }

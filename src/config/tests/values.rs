@@ -8,9 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::super::command::Command;
 use super::super::names::{Account, EnvName, EnvValue, HostName, SudoCommand, UnitName};
-use super::super::values::{
-    AppName, Count, FilePath, HostGlob, PathGlob, Pause, RelPath, Text, TimeLimit, Umask,
-};
+use super::super::values::{AppName, Count, FilePath, HostGlob, PathGlob, Pause, RelPath, Text, TimeLimit, Umask};
 
 pub fn refused<T: Text + Debug>(cases: &[(&str, &str)]) {
     for (text, message) in cases {
@@ -30,9 +28,7 @@ pub fn taken<T: Text>(cases: &[&str]) {
 /// What toml makes of a value that is not a string.
 fn from_toml<T: DeserializeOwned>(value: &str) -> Result<T, String> {
     let table: Result<BTreeMap<String, T>, _> = toml::from_str(&format!("v = {value}"));
-    table
-        .map(|mut table| table.remove("v").unwrap())
-        .map_err(|error| error.message().to_owned())
+    table.map(|mut table| table.remove("v").unwrap()).map_err(|error| error.message().to_owned())
 }
 
 #[test]
@@ -40,25 +36,9 @@ fn app_names() {
     for name in ["todo", "a", "A.b_c-9", "9", &"x".repeat(64)] {
         assert_eq!(AppName::parse(name).unwrap().to_string(), name);
     }
-    for name in [
-        "",
-        ".a",
-        "-a",
-        "_a",
-        "a b",
-        "a/b",
-        "a..b",
-        "a.lock",
-        "a.",
-        "é",
-        "a\n",
-        &"x".repeat(65),
-    ] {
+    for name in ["", ".a", "-a", "_a", "a b", "a/b", "a..b", "a.lock", "a.", "é", "a\n", &"x".repeat(65)] {
         let why = AppName::parse(name).unwrap_err();
-        assert!(
-            why.contains("is not a name for an app") && !why.contains('\n'),
-            "{why}"
-        );
+        assert!(why.contains("is not a name for an app") && !why.contains('\n'), "{why}");
     }
 }
 
@@ -73,18 +53,11 @@ fn durations() {
         ("7d", 604_800_000),
         ("0s", 0),
     ] {
-        assert_eq!(
-            Pause::parse(text).unwrap().0,
-            Duration::from_millis(milliseconds),
-            "{text}"
-        );
+        assert_eq!(Pause::parse(text).unwrap().0, Duration::from_millis(milliseconds), "{text}");
     }
     let cases = [
         ("", "not a duration"),
-        (
-            "10",
-            "the unit of `10` is missing\nwrite for example \"90s\"",
-        ),
+        ("10", "the unit of `10` is missing\nwrite for example \"90s\""),
         ("1h30", "unit of `1h30` is missing"),
         ("s", "not a duration"),
         ("-5s", "not a duration"),
@@ -108,12 +81,7 @@ fn durations() {
 fn counts_and_umasks() {
     assert_eq!(from_toml::<Count>("1000").unwrap().0, 1000);
     for value in ["0", "-1", "1001", "99999999999", "1.5", "true"] {
-        assert!(
-            from_toml::<Count>(value)
-                .unwrap_err()
-                .contains("from 1 to 1000"),
-            "{value}"
-        );
+        assert!(from_toml::<Count>(value).unwrap_err().contains("from 1 to 1000"), "{value}");
     }
     for (text, mask) in [("022", 0o022), ("0027", 0o027), ("7", 7), ("777", 0o777)] {
         assert_eq!(Umask::parse(text).unwrap().0, mask);
@@ -126,28 +94,18 @@ fn counts_and_umasks() {
         ("0o22", "not"),
         ("00022", "not"),
     ]);
-    assert!(
-        from_toml::<Umask>("22")
-            .unwrap_err()
-            .contains("write it as a string")
-    );
+    assert!(from_toml::<Umask>("22").unwrap_err().contains("write it as a string"));
 }
 
 #[test]
 fn commands() {
     for (value, argv) in [
-        (
-            "\"./deploy.sh 'two words' $HOME\"",
-            vec!["./deploy.sh", "two words", "$HOME"],
-        ),
+        ("\"./deploy.sh 'two words' $HOME\"", vec!["./deploy.sh", "two words", "$HOME"]),
         ("[\"a b\", \"\"]", vec!["a b", ""]),
     ] {
         assert_eq!(from_toml::<Command>(value).unwrap().argv(), argv);
     }
-    assert_eq!(
-        from_toml::<Command>("['a b', '$x']").unwrap().to_string(),
-        "'a b' '$x'"
-    );
+    assert_eq!(from_toml::<Command>("['a b', '$x']").unwrap().to_string(), "'a b' '$x'");
     for (value, why) in [
         ("''", "empty"),
         ("'  '", "empty"),
@@ -165,35 +123,16 @@ fn commands() {
 #[test]
 fn paths() {
     taken::<FilePath>(&["/a", "keys/todo", "../x"]);
-    refused::<FilePath>(&[
-        ("", "empty"),
-        ("a\n", "control"),
-        ("~/.ssh/id", "not expanded"),
-    ]);
-    for (text, path) in [
-        ("site", "site"),
-        ("./a//b", "a/b"),
-        ("media/", "media/"),
-        ("a..b", "a..b"),
-    ] {
+    refused::<FilePath>(&[("", "empty"), ("a\n", "control"), ("~/.ssh/id", "not expanded")]);
+    for (text, path) in [("site", "site"), ("./a//b", "a/b"), ("media/", "media/"), ("a..b", "a..b")] {
         assert_eq!(RelPath::parse(text).unwrap().0, path);
     }
-    let escapes = [
-        ("/a", "absolute"),
-        ("..", "`..`"),
-        ("a/../b", "`..`"),
-        ("a\0", "control"),
-    ];
+    let escapes = [("/a", "absolute"), ("..", "`..`"), ("a/../b", "`..`"), ("a\0", "control")];
     refused::<RelPath>(&escapes);
     refused::<RelPath>(&[("", "nothing"), (".", "nothing"), ("./", "nothing")]);
     taken::<PathGlob>(&["site/**", "*.py", "{a,b}/c", "a..b"]);
     refused::<PathGlob>(&escapes);
-    refused::<PathGlob>(&[
-        ("", "empty"),
-        ("[a", "not a pattern"),
-        ("./a", "as a folder"),
-        ("site/", "\"site/**\""),
-    ]);
+    refused::<PathGlob>(&[("", "empty"), ("[a", "not a pattern"), ("./a", "as a folder"), ("site/", "\"site/**\"")]);
     taken::<HostGlob>(&["web-*", "web-[12]"]);
     refused::<HostGlob>(&[("", "empty"), ("{a", "not a pattern")]);
 }
@@ -211,20 +150,10 @@ fn names_of_the_host() {
         ("#0", "not the name"),
         ("a:b", "not the name"),
     ]);
-    assert!(
-        from_toml::<Account>("1000")
-            .unwrap_err()
-            .contains("could be anyone")
-    );
+    assert!(from_toml::<Account>("1000").unwrap_err().contains("could be anyone"));
     taken::<HostName>(&["web-1", "web-1.example.org"]);
     refused::<HostName>(&[("", "not empty"), ("a b", "blanks"), ("a/b", "slashes")]);
-    taken::<UnitName>(&[
-        "a.service",
-        "a@b:c_d-e.f.timer",
-        "x.socket",
-        "x.target",
-        "x.path",
-    ]);
+    taken::<UnitName>(&["a.service", "a@b:c_d-e.f.timer", "x.socket", "x.target", "x.path"]);
     refused::<UnitName>(&[
         ("todo", "write \"todo.service\""),
         ("todo.mount", "no unit suffix"),

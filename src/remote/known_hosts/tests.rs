@@ -2,11 +2,9 @@ use super::HostKeyError::{Changed, NotPinned, OnlyUnsupported, OtherPort, Revoke
 use super::*;
 
 // Each with what `ssh-keygen -l` prints of it.
-const ONE: &str =
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF/djURYhdG0N9QkiIWlBwq8/jVG8Mmqz7tOYcXISZEm";
+const ONE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF/djURYhdG0N9QkiIWlBwq8/jVG8Mmqz7tOYcXISZEm";
 const ONE_PRINT: &str = "SHA256:d2odmC4tTAk6vR+my0WGuU84lrrvugGJgSQ+fo87jq4";
-const TWO: &str =
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAyYPfyyqiWNk4OZGM4Hq16+H16LJ+0ZqQ0rjjodSP7x";
+const TWO: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAyYPfyyqiWNk4OZGM4Hq16+H16LJ+0ZqQ0rjjodSP7x";
 const TWO_PRINT: &str = "SHA256:BMrbaSjMcpSwq6wERBqD1TjakzE5MPpwUPnSm9B3g+w";
 const P256: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBB06+lMyAbtGwYt/PqdXj0IAq/E6mNnb1vRcfyi3t59mPpfsWAzJSzEbCsAiN8h6xAbpdii6QDPQnhZSzXmXcco=";
 const P256_PRINT: &str = "SHA256:RPD4INlbSBNL3mDS2hmRBIzB02fQOo+RPuRCzaNZ4II";
@@ -122,11 +120,7 @@ fn the_algorithms_offered_are_those_pinned_best_first() {
     let text = "h $P521\nh $P384\nh $P256\nh $ONE\nh $RSA\nh $TWO\n[h]:9 $P384\n\
         r $ONE\nr $P256\n@revoked r $ONE\nrsa $RSA";
     let table = [
-        (
-            "h",
-            22,
-            "ssh-ed25519 ecdsa-sha2-nistp256 ecdsa-sha2-nistp384 ecdsa-sha2-nistp521",
-        ),
+        ("h", 22, "ssh-ed25519 ecdsa-sha2-nistp256 ecdsa-sha2-nistp384 ecdsa-sha2-nistp521"),
         ("h", 9, "ecdsa-sha2-nistp384"),
         ("r", 22, "ecdsa-sha2-nistp256"),
         ("rsa", 22, ""),
@@ -149,10 +143,7 @@ fn a_bad_line_is_ignored_by_name_and_harms_no_other() {
         ("git.example 1024 35 1453", "unknown key type \"1024\""),
         ("git.example ssh-ed25519 AAAA", "cannot be read"),
         ("git.example ssh-ed25519 !!!", "cannot be read"),
-        (
-            &format!("h ecdsa-sha2-nistp256 {}", &ONE[12..]),
-            "cannot be read",
-        ),
+        (&format!("h ecdsa-sha2-nistp256 {}", &ONE[12..]), "cannot be read"),
         ("|1|x|y $ONE", "hashed host"),
         ("|2|AAAA|AAAA $ONE", "hashing"),
         ("@cert-authority * $ONE", "@cert-authority is not supported"),
@@ -185,25 +176,13 @@ fn a_refusal_says_what_to_compare_and_what_to_write_where() {
         ),
         (
             "#\n[git.example]:2222 $ONE\n[git.example]:2222 $P256",
-            vec![
-                "attack",
-                "line 2 pins",
-                ONE_PRINT,
-                "line 3 pins",
-                P256_PRINT,
-            ]
-            .into_iter()
-            .chain(["Ask the server's owner", "in the place of", compare, &line])
-            .collect(),
+            vec!["attack", "line 2 pins", ONE_PRINT, "line 3 pins", P256_PRINT]
+                .into_iter()
+                .chain(["Ask the server's owner", "in the place of", compare, &line])
+                .collect(),
         ),
-        (
-            "\n@revoked * $TWO",
-            vec!["line 2 marks", "REVOKED", "no line to add"],
-        ),
-        (
-            "$HASHED $TWO",
-            vec!["line 1 pins this key for git.example,", compare, &line],
-        ),
+        ("\n@revoked * $TWO", vec!["line 2 marks", "REVOKED", "no line to add"]),
+        ("$HASHED $TWO", vec!["line 1 pins this key for git.example,", compare, &line]),
         (
             "\n[git.example]:2222 $RSA",
             vec!["line 2 pins: ssh-rsa", compare, &line]

@@ -6,22 +6,14 @@ mod real_git;
 
 const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
-const V2: [&str; 5] = [
-    "version 2\n",
-    "agent=x\n",
-    "ls-refs=unborn\n",
-    "object-format=sha1\n",
-    "",
-];
+const V2: [&str; 5] = ["version 2\n", "agent=x\n", "ls-refs=unborn\n", "object-format=sha1\n", ""];
 
 fn main_branch() -> Vec<Wanted> {
     vec![Wanted::Ref("refs/heads/main".to_owned())]
 }
 
 fn tags(pattern: &str) -> Vec<Wanted> {
-    vec![Wanted::Tags {
-        pattern: pattern.to_owned(),
-    }]
+    vec![Wanted::Tags { pattern: pattern.to_owned() }]
 }
 
 /// Packets of these lines; "" is a flush, `$A` and `$B` are ids.
@@ -31,9 +23,7 @@ async fn packets(lines: &[&str]) -> Vec<u8> {
         let line = line.replace("$A", A).replace("$B", B);
         match line.as_str() {
             "" => pkt_line::write_flush(&mut wire).await.unwrap(),
-            line => pkt_line::write_data(&mut wire, line.as_bytes())
-                .await
-                .unwrap(),
+            line => pkt_line::write_data(&mut wire, line.as_bytes()).await.unwrap(),
         }
     }
     wire
@@ -72,14 +62,8 @@ async fn version_2_is_asked_for_prefixes_and_filtered_exactly() {
     let (answer, asked) = served(&packets(&[&V2[..], &lines].concat()).await, &wanted).await;
     let answer = answer.unwrap();
     assert_eq!((answer.protocol, answer.empty), (Protocol::V2, false));
-    assert_eq!(
-        names(&answer),
-        ["refs/heads/main", "refs/tags/v1", "refs/tags/v2"]
-    );
-    assert_eq!(
-        (answer.refs[1].id, answer.refs[1].peeled),
-        ([0xaa; 20], Some([0xbb; 20]))
-    );
+    assert_eq!(names(&answer), ["refs/heads/main", "refs/tags/v1", "refs/tags/v2"]);
+    assert_eq!((answer.refs[1].id, answer.refs[1].peeled), ([0xaa; 20], Some([0xbb; 20])));
     let agent = concat!("agent=poller/", env!("CARGO_PKG_VERSION"), "\n");
     let agent = format!("{:04x}{agent}", agent.len() + 4);
     let expected = format!(
@@ -127,33 +111,15 @@ async fn what_is_no_answer_is_told_apart() {
     // (lines, what the error's debug text is, or begins with)
     let table = [
         (vec!["ERR access denied\n"], "Remote(\"access denied\")"),
-        (
-            vec!["$A HEAD\0x", "ERR no\u{1b}[2J"],
-            "Remote(\"no\\\\u{1b}[2J\")",
-        ),
+        (vec!["$A HEAD\0x", "ERR no\u{1b}[2J"], "Remote(\"no\\\\u{1b}[2J\")"),
         (with(&["", "ERR gone"]), "Remote(\"gone\")"),
-        (
-            with(&["", "zz refs/heads/main", ""]),
-            "NotGit { seen: \"zz refs",
-        ),
+        (with(&["", "zz refs/heads/main", ""]), "NotGit { seen: \"zz refs"),
         (with(&["", "$A", ""]), "NotGit { seen: \"aaaa"),
-        (
-            with(&["", "$A refs/tags/v1 peeled:b", ""]),
-            "NotGit { seen: \"aaaa",
-        ),
+        (with(&["", "$A refs/tags/v1 peeled:b", ""]), "NotGit { seen: \"aaaa"),
         (vec!["hello\n"], "NotGit { seen: \"hello\" }"),
-        (
-            vec!["$A HEAD\0object-format=sha256", ""],
-            "Unsupported(\"the repository's",
-        ),
-        (
-            vec!["version 2\n", "ls-refs\n", "object-format=sha256", ""],
-            "Unsupported(",
-        ),
-        (
-            vec!["version 2\n", "agent=x\n", "ls-refsx", ""],
-            "Unsupported(\"the server does",
-        ),
+        (vec!["$A HEAD\0object-format=sha256", ""], "Unsupported(\"the repository's"),
+        (vec!["version 2\n", "ls-refs\n", "object-format=sha256", ""], "Unsupported("),
+        (vec!["version 2\n", "agent=x\n", "ls-refsx", ""], "Unsupported(\"the server does"),
         (vec!["version 3\n"], "Unsupported(\"the server speaks"),
         (with(&["", "$A refs/heads/main"]), "Packet(Eof"),
         (vec![&long], "Packet(Eof"),
@@ -169,10 +135,7 @@ async fn what_is_no_answer_is_told_apart() {
     let table = [
         ("", ""),
         ("Access denied\n", "Access denied"),
-        (
-            "This account is not available.\n",
-            "This account is not available.",
-        ),
+        ("This account is not available.\n", "This account is not available."),
         (&*banner, &banner_begins[..120]),
     ];
     for (bytes, expected) in table {
@@ -180,10 +143,7 @@ async fn what_is_no_answer_is_told_apart() {
         let Err(ProbeError::NotGit { seen }) = answer else {
             panic!("{answer:?}");
         };
-        assert!(
-            seen.starts_with(expected) && seen.chars().count() <= 200,
-            "{seen}"
-        );
+        assert!(seen.starts_with(expected) && seen.chars().count() <= 200, "{seen}");
         assert_eq!(seen.is_empty(), expected.is_empty());
     }
 }
@@ -191,10 +151,7 @@ async fn what_is_no_answer_is_told_apart() {
 #[tokio::test]
 async fn a_list_without_end_is_cut() {
     let line = format!("{A} refs/heads/main{}", "x".repeat(65_000));
-    for mut wire in [
-        packets(&[&V2[..], &[&*line; 16]].concat()).await,
-        packets(&[&*line; 16]).await,
-    ] {
+    for mut wire in [packets(&[&V2[..], &[&*line; 16]].concat()).await, packets(&[&*line; 16]).await] {
         let (mut server, mut ours) = tokio::io::duplex(1 << 20);
         let lines = packets(&[&*line; 16]).await;
         let endless = async {
@@ -215,19 +172,11 @@ async fn a_list_without_end_is_cut() {
 #[test]
 fn a_name_that_git_would_not_allow_is_never_kept() {
     let long = format!("refs/heads/{}", "x".repeat(1024));
-    let bad = [
-        "", "a b", "a\nb", "a\u{9b}b", "a..b", "/a", "a/", "a//b", "a/.b", "a.lock/b", "a?",
-        "a@{b", &long,
-    ];
+    let bad = ["", "a b", "a\nb", "a\u{9b}b", "a..b", "/a", "a/", "a//b", "a/.b", "a.lock/b", "a?", "a@{b", &long];
     for name in bad {
         assert!(!is_valid(name), "{name:?}");
     }
-    for name in [
-        "HEAD",
-        "refs/heads/main",
-        "refs/tags/v1.0.0",
-        "refs/heads/größe@x",
-    ] {
+    for name in ["HEAD", "refs/heads/main", "refs/tags/v1.0.0", "refs/heads/größe@x"] {
         assert!(is_valid(name), "{name:?}");
     }
 }

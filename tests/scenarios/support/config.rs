@@ -17,19 +17,13 @@ pub struct App<'w> {
 impl World {
     /// An app that follows `main` of the world's repository over SSH and runs `./deploy.sh`.
     pub fn app(&self, name: &str) -> App<'_> {
-        let app = App {
-            world: self,
-            name: name.to_owned(),
-            tables: BTreeMap::new(),
-        };
+        let app = App { world: self, name: name.to_owned(), tables: BTreeMap::new() };
         let url = self.sshd.url(&self.repo.bare);
-        app.source(&format!(
-            "url = \"{url}\"\nbranch = \"main\"\nidentity = \"keys/deploy\""
-        ))
-        .source("timeout = \"5s\"")
-        .target(&format!("directory = \"{}\"", self.target(name).display()))
-        .deploy(&format!("user = \"{}\"", self.deployer.name))
-        .deploy("script = \"./deploy.sh\"\ntimeout = \"30s\"")
+        app.source(&format!("url = \"{url}\"\nbranch = \"main\"\nidentity = \"keys/deploy\""))
+            .source("timeout = \"5s\"")
+            .target(&format!("directory = \"{}\"", self.target(name).display()))
+            .deploy(&format!("user = \"{}\"", self.deployer.name))
+            .deploy("script = \"./deploy.sh\"\ntimeout = \"30s\"")
     }
 
     /// poller.toml, with `more` after the sections that every test needs; `more` may begin with
@@ -91,10 +85,7 @@ impl<'w> App<'w> {
     /// Takes a key out again, such as `source.branch`.
     pub fn without(mut self, dotted: &str) -> Self {
         let (table, key) = dotted.split_once('.').expect("table.key");
-        self.tables
-            .get_mut(table)
-            .expect("a table")
-            .retain(|(name, _)| name != key);
+        self.tables.get_mut(table).expect("a table").retain(|(name, _)| name != key);
         self
     }
 
@@ -132,7 +123,6 @@ impl<'w> App<'w> {
     }
 
     pub fn write_file_only(self) {
-        self.world
-            .write_etc(&format!("apps.d/{}.toml", self.name), &self.text());
+        self.world.write_etc(&format!("apps.d/{}.toml", self.name), &self.text());
     }
 }

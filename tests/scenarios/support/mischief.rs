@@ -21,13 +21,7 @@ pub enum Mood {
     Drips = 4,
 }
 
-const MOODS: [Mood; 5] = [
-    Mood::Well,
-    Mood::Stalls,
-    Mood::Resets,
-    Mood::Closes,
-    Mood::Drips,
-];
+const MOODS: [Mood; 5] = [Mood::Well, Mood::Stalls, Mood::Resets, Mood::Closes, Mood::Drips];
 
 /// A relay to a port on this machine. The limit is counted per connection, in bytes from the server.
 pub struct Proxy {
@@ -51,11 +45,8 @@ impl Proxy {
     pub fn before(server: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let control = Arc::new(Control {
-            mood: AtomicU8::new(0),
-            limit: AtomicU64::new(u64::MAX),
-            struck: AtomicUsize::new(0),
-        });
+        let control =
+            Arc::new(Control { mood: AtomicU8::new(0), limit: AtomicU64::new(u64::MAX), struck: AtomicUsize::new(0) });
         let shared = control.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -152,10 +143,7 @@ fn reset(client: TcpStream, server: &TcpStream) {
     // Ends the other direction's thread, so that ours is the last descriptor; sends nothing.
     let _ = client.shutdown(Shutdown::Read);
     std::thread::sleep(Duration::from_millis(50));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     runtime.block_on(async {
         client.set_nonblocking(true).unwrap();
         let stream = tokio::net::TcpStream::from_std(client).unwrap();

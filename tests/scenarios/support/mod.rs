@@ -72,38 +72,19 @@ impl World {
 
     fn build(name: &str, protocol: sshd::Protocol) -> World {
         let root = scratch(name);
-        for folder in [
-            "etc",
-            "etc/apps.d",
-            "var",
-            "target",
-            "notes",
-            "server",
-            "work",
-        ] {
+        for folder in ["etc", "etc/apps.d", "var", "target", "notes", "server", "work"] {
             fs::create_dir(root.join(folder)).unwrap();
             set_mode(&root.join(folder), 0o755);
         }
         fs::create_dir(root.join("etc/keys")).unwrap();
         set_mode(&root.join("etc/keys"), 0o700);
         sshd::make_key(&root.join("etc/keys/deploy"), "");
-        let sshd = Sshd::start(
-            &root.join("sshd"),
-            &root.join("etc/keys/deploy.pub"),
-            protocol,
-        );
+        let sshd = Sshd::start(&root.join("sshd"), &root.join("etc/keys/deploy.pub"), protocol);
         let fetcher = Account::make(&root, "f");
         let deployer = Account::make(&root, "d");
         let repo = Repo::make(&root, "site");
         deployer.own(&root.join("notes"));
-        let world = World {
-            root,
-            repo,
-            sshd,
-            fetcher,
-            deployer,
-            mounts: RefCell::default(),
-        };
+        let world = World { root, repo, sshd, fetcher, deployer, mounts: RefCell::default() };
         world.write_etc("known_hosts", &world.sshd.known_hosts_line());
         world.write_host_config("");
         world
@@ -141,10 +122,7 @@ impl World {
     /// A deploy script that first notes `REASON COMMIT` in `ran`, then does `more`.
     pub fn script(&self, more: &str) -> Content {
         let ran = self.notes("ran");
-        exec(format!(
-            "#!/bin/sh\nset -eu\necho \"$POLLER_REASON $POLLER_COMMIT\" >> '{}'\n{more}\n",
-            ran.display()
-        ))
+        exec(format!("#!/bin/sh\nset -eu\necho \"$POLLER_REASON $POLLER_COMMIT\" >> '{}'\n{more}\n", ran.display()))
     }
 
     /// What ran so far, as (reason, commit).
@@ -164,17 +142,10 @@ impl World {
 
     pub fn deployed_as_configured(&self) -> String {
         let script = self.script("");
-        let first = self.repo.commit(
-            &[("deploy.sh", script), ("index.html", file("one\n"))],
-            "first",
-        );
+        let first = self.repo.commit(&[("deploy.sh", script), ("index.html", file("one\n"))], "first");
         self.repo.push();
         self.poll(&[]).expect(0);
-        assert_eq!(
-            self.revision("site").as_deref(),
-            Some(first.as_str()),
-            "the first deploy"
-        );
+        assert_eq!(self.revision("site").as_deref(), Some(first.as_str()), "the first deploy");
         first
     }
 
@@ -191,25 +162,12 @@ impl World {
         if let Some(owner) = owner {
             options += &format!(",uid={},gid={},mode=0755", owner.uid, owner.gid);
         }
-        sh(
-            "mount",
-            &[
-                "-t",
-                "tmpfs",
-                "-o",
-                &options,
-                "tmpfs",
-                path.to_str().unwrap(),
-            ],
-        );
+        sh("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", path.to_str().unwrap()]);
         self.mounts.borrow_mut().push(path.to_owned());
     }
 
     pub fn remount(&self, path: &Path, options: &str) {
-        sh(
-            "mount",
-            &["-o", &format!("remount,{options}"), path.to_str().unwrap()],
-        );
+        sh("mount", &["-o", &format!("remount,{options}"), path.to_str().unwrap()]);
     }
 }
 
@@ -237,15 +195,10 @@ fn scratch(name: &str) -> PathBuf {
         PathBuf::from("/srv")
     } else {
         let home = std::env::var_os("HOME").map(PathBuf::from);
-        home.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into())
-            .join(".poller-tests")
+        home.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into()).join(".poller-tests")
     };
     fs::create_dir_all(&base).unwrap();
-    let plain: String = name
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(16)
-        .collect();
+    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
     let root = base.join(format!("pt{}-{plain}", random_word()));
     fs::create_dir(&root).unwrap();
     set_mode(&root, 0o755);
@@ -256,10 +209,7 @@ fn scratch(name: &str) -> PathBuf {
 pub fn random_word() -> String {
     use std::io::Read;
     let mut bytes = [0u8; 4];
-    fs::File::open("/dev/urandom")
-        .unwrap()
-        .read_exact(&mut bytes)
-        .unwrap();
+    fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
     format!("{:08x}", u32::from_ne_bytes(bytes))
 }
 
@@ -276,17 +226,10 @@ pub fn have(program: &str) -> bool {
 
 /// Runs a program that has to succeed; its standard output.
 pub fn sh(program: &str, args: &[&str]) -> String {
-    let out = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output();
+    let out = Command::new(program).args(args).stdin(Stdio::null()).output();
     let out = out.unwrap_or_else(|e| panic!("{program}: {e}"));
     let said = String::from_utf8_lossy(&out.stderr);
-    assert!(
-        out.status.success(),
-        "{program} {args:?}: {} {said}",
-        out.status
-    );
+    assert!(out.status.success(), "{program} {args:?}: {} {said}", out.status);
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 

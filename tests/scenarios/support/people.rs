@@ -33,10 +33,7 @@ impl Account {
         let name = format!("pt{}{suffix}", super::random_word());
         let home = root.join(format!("home-{suffix}"));
         let shown = home.to_str().unwrap();
-        change_users(
-            "useradd",
-            &["-M", "-U", "-d", shown, "-s", "/bin/sh", "-p", "*", &name],
-        );
+        change_users("useradd", &["-M", "-U", "-d", shown, "-s", "/bin/sh", "-p", "*", &name]);
         let account = Account::look_up(&name, true);
         fs::create_dir(&home).unwrap();
         account.own(&home);
@@ -44,9 +41,7 @@ impl Account {
     }
 
     fn own_self() -> Account {
-        let me = nix::unistd::User::from_uid(nix::unistd::Uid::current())
-            .unwrap()
-            .unwrap();
+        let me = nix::unistd::User::from_uid(nix::unistd::Uid::current()).unwrap().unwrap();
         Account::look_up(&me.name, false)
     }
 
@@ -77,11 +72,7 @@ impl Account {
         change_users("groupadd", &[&name]);
         self.groups.borrow_mut().push(name.clone());
         change_users("usermod", &["-a", "-G", &name, &self.name]);
-        let gid = nix::unistd::Group::from_name(&name)
-            .unwrap()
-            .unwrap()
-            .gid
-            .as_raw();
+        let gid = nix::unistd::Group::from_name(&name).unwrap().unwrap().gid.as_raw();
         (name, gid)
     }
 

@@ -18,9 +18,7 @@ pub fn is_alive(pid: i32) -> bool {
 
 fn all() -> Vec<i32> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// Parent and state.
@@ -34,21 +32,11 @@ fn stat(pid: i32) -> Option<(i32, char)> {
 /// Session of a process.
 pub fn session_of(pid: i32) -> i32 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    text.rsplit_once(") ")
-        .unwrap()
-        .1
-        .split(' ')
-        .nth(3)
-        .unwrap()
-        .parse()
-        .unwrap()
+    text.rsplit_once(") ").unwrap().1.split(' ').nth(3).unwrap().parse().unwrap()
 }
 
 pub fn descendants_of(pid: i32) -> Vec<i32> {
-    let parents: Vec<_> = all()
-        .into_iter()
-        .filter_map(|p| Some((p, stat(p)?.0)))
-        .collect();
+    let parents: Vec<_> = all().into_iter().filter_map(|p| Some((p, stat(p)?.0))).collect();
     let (mut found, mut next) = (Vec::new(), vec![pid]);
     while let Some(parent) = next.pop() {
         for (child, _) in parents.iter().filter(|(_, above)| *above == parent) {
@@ -66,27 +54,19 @@ fn is_poller(pid: i32) -> bool {
 
 /// The program's own processes below `pid`: no scripts.
 pub fn helpers_of(pid: i32) -> Vec<i32> {
-    descendants_of(pid)
-        .into_iter()
-        .filter(|pid| is_poller(*pid))
-        .collect()
+    descendants_of(pid).into_iter().filter(|pid| is_poller(*pid)).collect()
 }
 
 pub fn command_line(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes)
-        .replace('\0', " ")
-        .trim()
-        .to_owned()
+    String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
 }
 
 pub fn status_field(pid: i32, field: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let prefix = format!("{field}:");
     let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
-    line.unwrap_or_else(|| panic!("no {field}"))
-        .trim()
-        .to_owned()
+    line.unwrap_or_else(|| panic!("no {field}")).trim().to_owned()
 }
 
 pub fn environment(pid: i32) -> Vec<(String, String)> {
@@ -114,9 +94,7 @@ pub fn descriptors(pid: i32) -> Vec<(i32, PathBuf)> {
 }
 
 pub fn describe(pids: &[i32]) -> String {
-    pids.iter()
-        .map(|pid| format!("{pid} {}\n", command_line(*pid)))
-        .collect()
+    pids.iter().map(|pid| format!("{pid} {}\n", command_line(*pid))).collect()
 }
 
 impl World {
@@ -137,10 +115,7 @@ impl World {
                 || cwd.starts_with(&self.root)
         };
         let living = all().into_iter().filter(|pid| *pid != me && is_alive(*pid));
-        living
-            .filter(|pid| !server.contains(pid))
-            .filter(ours)
-            .collect()
+        living.filter(|pid| !server.contains(pid)).filter(ours).collect()
     }
 
     fn runs_as_one_of_ours(&self, pid: i32) -> bool {
@@ -151,10 +126,7 @@ impl World {
 
     /// Processes of scripts: this world's, without poller's own.
     pub fn script_processes(&self) -> Vec<i32> {
-        self.processes()
-            .into_iter()
-            .filter(|pid| !is_poller(*pid))
-            .collect()
+        self.processes().into_iter().filter(|pid| !is_poller(*pid)).collect()
     }
 
     #[track_caller]
@@ -172,15 +144,8 @@ impl World {
     /// The script's process that has `word` in its command line, waited for.
     #[track_caller]
     pub fn wait_for_script(&self, word: &str) -> i32 {
-        let found = |world: &World| {
-            world
-                .script_processes()
-                .into_iter()
-                .find(|pid| command_line(*pid).contains(word))
-        };
-        super::wait_until(&format!("a process {word:?}"), super::seconds(20), || {
-            found(self).is_some()
-        });
+        let found = |world: &World| world.script_processes().into_iter().find(|pid| command_line(*pid).contains(word));
+        super::wait_until(&format!("a process {word:?}"), super::seconds(20), || found(self).is_some());
         found(self).expect("it just ran")
     }
 }
@@ -191,8 +156,7 @@ pub fn kill_all_of(world: &World) {
         if left.is_empty() {
             return;
         }
-        left.into_iter()
-            .for_each(|pid| signal(pid, Signal::SIGKILL));
+        left.into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }

@@ -33,10 +33,7 @@ impl Entry {
     }
 
     pub fn text(&self, key: &str) -> &str {
-        self.run
-            .get(key)
-            .and_then(toml::Value::as_str)
-            .unwrap_or("")
+        self.run.get(key).and_then(toml::Value::as_str).unwrap_or("")
     }
 }
 
@@ -50,10 +47,7 @@ impl World {
     /// The log's lines of one event.
     #[track_caller]
     pub fn events(&self, event: &str) -> Vec<Value> {
-        self.log()
-            .into_iter()
-            .filter(|line| line["event"] == event)
-            .collect()
+        self.log().into_iter().filter(|line| line["event"] == event).collect()
     }
 
     pub fn repositories(&self) -> Vec<PathBuf> {
@@ -67,10 +61,7 @@ impl World {
     fn journal_refs(&self, app: &str) -> Vec<(PathBuf, String)> {
         let name = format!("refs/poller/{app}");
         let tip = |bare: &Path| git(bare, &["for-each-ref", "--format=%(objectname)", &name]);
-        let tips = self
-            .repositories()
-            .into_iter()
-            .map(|bare| (bare.clone(), tip(&bare).trim().to_owned()));
+        let tips = self.repositories().into_iter().map(|bare| (bare.clone(), tip(&bare).trim().to_owned()));
         tips.filter(|(_, tip)| !tip.is_empty()).collect()
     }
 
@@ -83,11 +74,7 @@ impl World {
     #[track_caller]
     pub fn journal(&self, app: &str) -> Vec<Entry> {
         let found = self.journal_refs(app);
-        assert!(
-            found.len() < 2,
-            "the journal of {app} is in {} repositories",
-            found.len()
-        );
+        assert!(found.len() < 2, "the journal of {app} is in {} repositories", found.len());
         let Some((bare, tip)) = found.into_iter().next() else {
             return Vec::new();
         };
@@ -99,9 +86,7 @@ impl World {
     #[track_caller]
     pub fn history(&self, app: &str) -> Vec<String> {
         let entries = self.journal(app).into_iter().rev();
-        entries
-            .map(|e| format!("{} {}", e.kind(), e.outcome()))
-            .collect()
+        entries.map(|e| format!("{} {}", e.kind(), e.outcome())).collect()
     }
 
     /// The commit that state.toml calls deployed.
@@ -110,9 +95,7 @@ impl World {
         let newest = self.journal(app).into_iter().next()?;
         let deployed = newest.state.get("deployed")?;
         // Either the commit itself or a table that has it.
-        let commit = deployed
-            .as_str()
-            .or_else(|| deployed.get("commit")?.as_str());
+        let commit = deployed.as_str().or_else(|| deployed.get("commit")?.as_str());
         commit.map(str::to_owned)
     }
 
@@ -120,11 +103,7 @@ impl World {
     pub fn live_folder(&self, app: &str) -> PathBuf {
         let target = self.target(app);
         let current = target.join("current");
-        if fs::symlink_metadata(&current).is_ok_and(|meta| meta.is_symlink()) {
-            current
-        } else {
-            target
-        }
+        if fs::symlink_metadata(&current).is_ok_and(|meta| meta.is_symlink()) { current } else { target }
     }
 
     pub fn current(&self, app: &str) -> Option<PathBuf> {
@@ -142,13 +121,8 @@ impl World {
 
     /// Folders under `releases`, oldest first.
     pub fn releases(&self, app: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.target(app).join("releases"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let mut names: Vec<_> = entries
-            .map(|e| e.file_name().into_string().unwrap())
-            .collect();
+        let entries = fs::read_dir(self.target(app).join("releases")).into_iter().flatten().flatten();
+        let mut names: Vec<_> = entries.map(|e| e.file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -176,8 +150,7 @@ impl World {
                 "empty" => continue,
                 "120000" => {
                     let copy = links.join(number.to_string());
-                    fs::write(&copy, fs::read_link(&whole).unwrap().as_os_str().as_bytes())
-                        .unwrap();
+                    fs::write(&copy, fs::read_link(&whole).unwrap().as_os_str().as_bytes()).unwrap();
                     copy
                 }
                 _ => whole,
@@ -187,14 +160,7 @@ impl World {
         let args = ["hash-object", "--no-filters", "--stdin-paths"];
         let ids = git_with_input(&self.root, &args, names.as_bytes());
         let mut ids = ids.lines();
-        let mut id = |mode: &str| {
-            if mode == "empty" {
-                ""
-            } else {
-                ids.next().unwrap()
-            }
-            .to_owned()
-        };
+        let mut id = |mode: &str| if mode == "empty" { "" } else { ids.next().unwrap() }.to_owned();
         found
             .into_iter()
             .map(|(path, mode)| {
@@ -244,13 +210,9 @@ impl World {
 pub fn read_log(path: &Path) -> Vec<Value> {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8(text).expect("the log is UTF-8");
-    assert!(
-        text.is_empty() || text.ends_with('\n'),
-        "the log's last line is torn"
-    );
+    assert!(text.is_empty() || text.ends_with('\n'), "the log's last line is torn");
     let parse = |line: &str| {
-        let value: Value =
-            serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON, {e}: {line}"));
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON, {e}: {line}"));
         assert!(value.is_object(), "not an object: {line}");
         value
     };
@@ -265,30 +227,15 @@ pub fn same_tree(ours: &Tree, git: &Tree) {
         .filter(|path| ours.get(*path) != git.get(*path))
         .map(|path| (path, (ours.get(path), git.get(path))))
         .collect();
-    assert!(
-        differ.is_empty(),
-        "published and committed differ: {differ:#?}"
-    );
+    assert!(differ.is_empty(), "published and committed differ: {differ:#?}");
 }
 
 fn read_entry(bare: &Path, id: &str) -> Entry {
     let show = |name: &str| git(bare, &["show", &format!("{id}:{name}")]);
-    let parse = |name: &str| {
-        show(name)
-            .parse()
-            .unwrap_or_else(|e| panic!("{name} of {id}: {e}"))
-    };
+    let parse = |name: &str| show(name).parse().unwrap_or_else(|e| panic!("{name} of {id}: {e}"));
     let has_output = !git(bare, &["ls-tree", id, "output.log"]).is_empty();
-    let output = if has_output {
-        show("output.log").into_bytes()
-    } else {
-        Vec::new()
-    };
-    Entry {
-        run: parse("run.toml"),
-        state: parse("state.toml"),
-        output,
-    }
+    let output = if has_output { show("output.log").into_bytes() } else { Vec::new() };
+    Entry { run: parse("run.toml"), state: parse("state.toml"), output }
 }
 
 fn walk(folder: &Path, below: &Path, found: &mut Vec<(String, String)>) {
@@ -310,14 +257,7 @@ fn walk(folder: &Path, below: &Path, found: &mut Vec<(String, String)>) {
             }
         } else {
             let plain = matches!(mode, 0o644 | 0o755) && meta.is_file();
-            found.push((
-                name,
-                if plain {
-                    format!("100{mode:o}")
-                } else {
-                    format!("odd {mode:o}")
-                },
-            ));
+            found.push((name, if plain { format!("100{mode:o}") } else { format!("odd {mode:o}") }));
         }
     }
 }

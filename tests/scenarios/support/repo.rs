@@ -46,20 +46,10 @@ pub fn git_command() -> Command {
             git.env_remove(key);
         }
     }
-    git.env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1");
-    git.env("GIT_AUTHOR_NAME", "Ada Author")
-        .env("GIT_AUTHOR_EMAIL", "ada@example.org");
-    git.env("GIT_COMMITTER_NAME", "Carl Committer")
-        .env("GIT_COMMITTER_EMAIL", "carl@example.org");
-    git.args([
-        "-c",
-        "safe.directory=*",
-        "-c",
-        "core.quotePath=false",
-        "-c",
-        "gc.auto=0",
-    ]);
+    git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+    git.env("GIT_AUTHOR_NAME", "Ada Author").env("GIT_AUTHOR_EMAIL", "ada@example.org");
+    git.env("GIT_COMMITTER_NAME", "Carl Committer").env("GIT_COMMITTER_EMAIL", "carl@example.org");
+    git.args(["-c", "safe.directory=*", "-c", "core.quotePath=false", "-c", "gc.auto=0"]);
     git
 }
 
@@ -83,11 +73,7 @@ pub fn git_with_input(folder: &Path, args: &[&str], input: &[u8]) -> String {
     let out = child.wait_with_output().unwrap();
     feeder.join().unwrap();
     let said = String::from_utf8_lossy(&out.stderr);
-    assert!(
-        out.status.success(),
-        "git {args:?} in {}: {said}",
-        folder.display()
-    );
+    assert!(out.status.success(), "git {args:?} in {}: {said}", folder.display());
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -108,10 +94,7 @@ impl Repo {
             put(&self.work.join(name), content);
         }
         git(&self.work, &["add", "-A", "--force"]);
-        git(
-            &self.work,
-            &["commit", "-q", "--allow-empty", "-m", message],
-        );
+        git(&self.work, &["commit", "-q", "--allow-empty", "-m", message]);
         self.head()
     }
 
@@ -120,9 +103,7 @@ impl Repo {
     }
 
     pub fn id_of(&self, rev: &str) -> String {
-        git(&self.work, &["rev-parse", "--verify", rev])
-            .trim()
-            .to_owned()
+        git(&self.work, &["rev-parse", "--verify", rev]).trim().to_owned()
     }
 
     pub fn push(&self) {
@@ -130,34 +111,22 @@ impl Repo {
     }
 
     pub fn push_to(&self, reference: &str) {
-        git(
-            &self.work,
-            &["push", "-q", "origin", &format!("HEAD:{reference}")],
-        );
+        git(&self.work, &["push", "-q", "origin", &format!("HEAD:{reference}")]);
     }
 
     pub fn force_push(&self) {
-        git(
-            &self.work,
-            &["push", "-q", "--force", "origin", "HEAD:refs/heads/main"],
-        );
+        git(&self.work, &["push", "-q", "--force", "origin", "HEAD:refs/heads/main"]);
     }
 
     /// An annotated tag on the server.
     pub fn tag(&self, name: &str) {
         git(&self.work, &["tag", "-a", "-m", name, name]);
-        git(
-            &self.work,
-            &["push", "-q", "origin", &format!("refs/tags/{name}")],
-        );
+        git(&self.work, &["push", "-q", "origin", &format!("refs/tags/{name}")]);
     }
 
     pub fn light_tag(&self, name: &str) {
         git(&self.work, &["tag", name]);
-        git(
-            &self.work,
-            &["push", "-q", "origin", &format!("refs/tags/{name}")],
-        );
+        git(&self.work, &["push", "-q", "origin", &format!("refs/tags/{name}")]);
     }
 
     pub fn delete(&self, reference: &str) {
@@ -170,9 +139,7 @@ impl Repo {
     }
 
     pub fn blob(&self, bytes: &[u8]) -> String {
-        git_with_input(&self.bare, &["hash-object", "-w", "--stdin"], bytes)
-            .trim()
-            .to_owned()
+        git_with_input(&self.bare, &["hash-object", "-w", "--stdin"], bytes).trim().to_owned()
     }
 
     /// A tree written byte for byte into the server's repository, whatever git thinks of it.
@@ -180,11 +147,7 @@ impl Repo {
         let mut bytes = Vec::new();
         for (mode, name, id) in entries {
             bytes.extend_from_slice(format!("{mode} {name}\0").as_bytes());
-            bytes.extend(
-                (0..40)
-                    .step_by(2)
-                    .map(|i| u8::from_str_radix(&id[i..i + 2], 16).unwrap()),
-            );
+            bytes.extend((0..40).step_by(2).map(|i| u8::from_str_radix(&id[i..i + 2], 16).unwrap()));
         }
         let args = ["hash-object", "-t", "tree", "-w", "--stdin", "--literally"];
         git_with_input(&self.bare, &args, &bytes).trim().to_owned()
@@ -236,11 +199,7 @@ pub fn put(path: &Path, content: &Content) {
     match content {
         Content::File(bytes) | Content::Exec(bytes) => {
             fs::write(path, bytes).unwrap();
-            let mode = if matches!(content, Content::Exec(_)) {
-                0o755
-            } else {
-                0o644
-            };
+            let mode = if matches!(content, Content::Exec(_)) { 0o755 } else { 0o644 };
             super::set_mode(path, mode);
         }
         Content::Link(target) => symlink(target, path).unwrap(),

@@ -32,56 +32,34 @@ impl Outcome {
 
     #[track_caller]
     pub fn expect_one_of(self, codes: &[i32]) -> Self {
-        assert!(
-            codes.contains(&self.code),
-            "exit {} and not {codes:?}\n{}",
-            self.code,
-            self.story()
-        );
+        assert!(codes.contains(&self.code), "exit {} and not {codes:?}\n{}", self.code, self.story());
         self
     }
 
     /// Nothing on either stream.
     #[track_caller]
     pub fn silent(self) -> Self {
-        assert!(
-            self.stdout.is_empty() && self.stderr.is_empty(),
-            "not silent\n{}",
-            self.story()
-        );
+        assert!(self.stdout.is_empty() && self.stderr.is_empty(), "not silent\n{}", self.story());
         self
     }
 
     #[track_caller]
     pub fn says(self, what: &str) -> Self {
         let found = self.stderr.contains(what);
-        assert!(
-            found,
-            "standard error does not say {what:?}\n{}",
-            self.story()
-        );
+        assert!(found, "standard error does not say {what:?}\n{}", self.story());
         self
     }
 
     #[track_caller]
     pub fn prints(self, what: &str) -> Self {
         let found = self.stdout.contains(what);
-        assert!(
-            found,
-            "standard output does not have {what:?}\n{}",
-            self.story()
-        );
+        assert!(found, "standard output does not have {what:?}\n{}", self.story());
         self
     }
 
     #[track_caller]
     pub fn within(self, limit: Duration) -> Self {
-        assert!(
-            self.took <= limit,
-            "took {:?}, more than {limit:?}\n{}",
-            self.took,
-            self.story()
-        );
+        assert!(self.took <= limit, "took {:?}, more than {limit:?}\n{}", self.took, self.story());
         self
     }
 
@@ -94,24 +72,12 @@ fn story(stdout: &str, stderr: &str, log: &std::path::Path) -> String {
     let log = fs::read(log).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<_> = log.lines().collect();
-    let tail: Vec<_> = lines[lines.len().saturating_sub(40)..]
-        .iter()
-        .map(|l| clip(l))
-        .collect();
-    format!(
-        "--- stdout\n{}\n--- stderr\n{}\n--- log\n{}",
-        clip(stdout),
-        clip(stderr),
-        tail.join("\n")
-    )
+    let tail: Vec<_> = lines[lines.len().saturating_sub(40)..].iter().map(|l| clip(l)).collect();
+    format!("--- stdout\n{}\n--- stderr\n{}\n--- log\n{}", clip(stdout), clip(stderr), tail.join("\n"))
 }
 
 fn clip(text: &str) -> String {
-    if text.len() < 4000 {
-        text.to_owned()
-    } else {
-        text.chars().take(4000).collect::<String>() + "…"
-    }
+    if text.len() < 4000 { text.to_owned() } else { text.chars().take(4000).collect::<String>() + "…" }
 }
 
 /// A run that is still going. Killed with its helpers when dropped.
@@ -130,13 +96,8 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_poller"));
         command.args(args).arg("--config").arg(self.config_file());
         command.current_dir("/").env_clear();
-        command
-            .env("PATH", "/usr/bin:/bin")
-            .env("HOME", "/")
-            .env("SHELL", "/bin/sh");
-        command
-            .env("LOGNAME", self.whoami())
-            .env("USER", self.whoami());
+        command.env("PATH", "/usr/bin:/bin").env("HOME", "/").env("SHELL", "/bin/sh");
+        command.env("LOGNAME", self.whoami()).env("USER", self.whoami());
         command.stdin(Stdio::null());
         command
     }
@@ -156,25 +117,11 @@ impl World {
     /// Runs a command made by [`World::command`], perhaps wrapped or changed by the test.
     pub fn spawn(&self, mut command: Command) -> Running {
         let word = super::random_word();
-        let (out, err) = (
-            self.path(&format!("{word}.out")),
-            self.path(&format!("{word}.err")),
-        );
-        command
-            .stdout(File::create(&out).unwrap())
-            .stderr(File::create(&err).unwrap());
+        let (out, err) = (self.path(&format!("{word}.out")), self.path(&format!("{word}.err")));
+        command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         let start = Instant::now();
-        let child = command
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Running {
-            child,
-            start,
-            out,
-            err,
-            log: self.log_file(),
-            ended: false,
-        }
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Running { child, start, out, err, log: self.log_file(), ended: false }
     }
 
     /// A run whose three streams are a terminal; what it showed is in `stderr`.
@@ -183,9 +130,7 @@ impl World {
         let mut command = self.command(args);
         command.env("TERM", "xterm");
         command.stdin(pty.slave.try_clone().unwrap());
-        command
-            .stdout(pty.slave.try_clone().unwrap())
-            .stderr(pty.slave);
+        command.stdout(pty.slave.try_clone().unwrap()).stderr(pty.slave);
         let start = Instant::now();
         let mut child = command.spawn().unwrap();
         drop(command); // its ends of the terminal
@@ -200,13 +145,7 @@ impl World {
         let status = wait(&mut child, start, || String::from("on a terminal"));
         let took = start.elapsed();
         let stderr = reader.join().unwrap();
-        Outcome {
-            code: code(status),
-            stdout: String::new(),
-            stderr,
-            took,
-            log: self.log_file(),
-        }
+        Outcome { code: code(status), stdout: String::new(), stderr, took, log: self.log_file() }
     }
 }
 
@@ -243,18 +182,10 @@ impl Running {
 
     pub fn wait(mut self) -> Outcome {
         let (out, err, log) = (self.out.clone(), self.err.clone(), self.log.clone());
-        let status = wait(&mut self.child, self.start, || {
-            story(&read(&out), &read(&err), &log)
-        });
+        let status = wait(&mut self.child, self.start, || story(&read(&out), &read(&err), &log));
         let took = self.start.elapsed();
         self.ended = true;
-        Outcome {
-            code: code(status),
-            stdout: read(&self.out),
-            stderr: read(&self.err),
-            took,
-            log,
-        }
+        Outcome { code: code(status), stdout: read(&self.out), stderr: read(&self.err), took, log }
     }
 }
 
@@ -263,8 +194,7 @@ impl Drop for Running {
         if !self.ended {
             let mut all = processes::descendants_of(self.pid());
             all.push(self.pid());
-            all.into_iter()
-                .for_each(|pid| processes::signal(pid, Signal::SIGKILL));
+            all.into_iter().for_each(|pid| processes::signal(pid, Signal::SIGKILL));
             let _ = self.child.wait();
         }
         let _ = fs::remove_file(&self.out);
@@ -284,9 +214,7 @@ fn wait(child: &mut Child, start: Instant, story: impl Fn() -> String) -> ExitSt
         if start.elapsed() > TOO_LONG {
             let pid = child.id() as i32;
             let tree = processes::describe(&processes::descendants_of(pid));
-            processes::descendants_of(pid)
-                .into_iter()
-                .for_each(|p| processes::signal(p, Signal::SIGKILL));
+            processes::descendants_of(pid).into_iter().for_each(|p| processes::signal(p, Signal::SIGKILL));
             let _ = child.kill();
             let _ = child.wait();
             panic!("still running after {TOO_LONG:?}\n{tree}\n{}", story());
@@ -296,7 +224,5 @@ fn wait(child: &mut Child, start: Instant, story: impl Fn() -> String) -> ExitSt
 }
 
 fn code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }

@@ -25,43 +25,24 @@ pub struct Sshd {
 
 pub fn make_key(path: &Path, passphrase: &str) {
     let shown = path.to_str().unwrap();
-    super::sh(
-        "ssh-keygen",
-        &[
-            "-q", "-t", "ed25519", "-N", passphrase, "-C", "deploy", "-f", shown,
-        ],
-    );
+    super::sh("ssh-keygen", &["-q", "-t", "ed25519", "-N", passphrase, "-C", "deploy", "-f", shown]);
 }
 
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Sshd {
     pub fn start(folder: &Path, client_key: &Path, protocol: Protocol) -> Sshd {
         fs::create_dir(folder).unwrap();
         make_key(&folder.join("host_key"), "");
-        let login = nix::unistd::User::from_uid(nix::unistd::Uid::current())
-            .unwrap()
-            .unwrap()
-            .name;
+        let login = nix::unistd::User::from_uid(nix::unistd::Uid::current()).unwrap().unwrap().name;
         if super::am_root() {
             let _ = fs::create_dir("/run/sshd"); // Debian's service would make it
         }
         let (port, child) = launch(folder, protocol, None);
         let client_key = client_key.to_owned();
-        let sshd = Sshd {
-            port,
-            login,
-            folder: folder.to_owned(),
-            client_key,
-            protocol,
-            child,
-        };
+        let sshd = Sshd { port, login, folder: folder.to_owned(), client_key, protocol, child };
         sshd.authorize("");
         sshd
     }
@@ -108,12 +89,7 @@ impl Sshd {
     /// `ssh-ed25519 AAAA…`
     pub fn host_key(&self) -> String {
         let text = fs::read_to_string(self.folder.join("host_key.pub")).unwrap();
-        text.split(' ')
-            .take(2)
-            .collect::<Vec<_>>()
-            .join(" ")
-            .trim()
-            .to_owned()
+        text.split(' ').take(2).collect::<Vec<_>>().join(" ").trim().to_owned()
     }
 
     pub fn known_hosts_line(&self) -> String {
@@ -136,11 +112,7 @@ impl Sshd {
     }
 
     pub fn url_by_port(&self, port: u16, repository: &Path) -> String {
-        format!(
-            "ssh://{}@127.0.0.1:{port}{}",
-            self.login,
-            repository.display()
-        )
+        format!("ssh://{}@127.0.0.1:{port}{}", self.login, repository.display())
     }
 
     /// How much the server has logged so far; for [`Sshd::log_since`].
@@ -154,18 +126,13 @@ impl Sshd {
     }
 
     pub fn connections_since(&self, mark: usize) -> usize {
-        self.log_since(mark)
-            .lines()
-            .filter(|line| line.starts_with("Connection from "))
-            .count()
+        self.log_since(mark).lines().filter(|line| line.starts_with("Connection from ")).count()
     }
 
     /// Requests to log in by method `publickey` that reached the server.
     pub fn key_attempts_since(&self, mark: usize) -> usize {
         let log = self.log_since(mark);
-        log.lines()
-            .filter(|l| l.contains("userauth-request") && l.contains("publickey"))
-            .count()
+        log.lines().filter(|l| l.contains("userauth-request") && l.contains("publickey")).count()
     }
 }
 
@@ -176,11 +143,7 @@ impl Drop for Sshd {
 }
 
 fn launch(folder: &Path, protocol: Protocol, port: Option<u16>) -> (u16, Child) {
-    let accept = if protocol == Protocol::Any {
-        "AcceptEnv GIT_PROTOCOL\n"
-    } else {
-        ""
-    };
+    let accept = if protocol == Protocol::Any { "AcceptEnv GIT_PROTOCOL\n" } else { "" };
     for _ in 0..10 {
         let chosen = port.unwrap_or_else(free_port);
         let shown = folder.display();
@@ -192,11 +155,7 @@ fn launch(folder: &Path, protocol: Protocol, port: Option<u16>) -> (u16, Child) 
              LogLevel DEBUG1\n{accept}"
         );
         fs::write(folder.join("conf"), conf).unwrap();
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(folder.join("log"))
-            .unwrap();
+        let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
         let mut child = Command::new("/usr/sbin/sshd")
             .args(["-D", "-e", "-f"])
             .arg(folder.join("conf"))
@@ -211,10 +170,7 @@ fn launch(folder: &Path, protocol: Protocol, port: Option<u16>) -> (u16, Child) 
         let _ = child.kill();
         let _ = child.wait();
     }
-    panic!(
-        "sshd does not start: {}",
-        fs::read_to_string(folder.join("log")).unwrap()
-    );
+    panic!("sshd does not start: {}", fs::read_to_string(folder.join("log")).unwrap());
 }
 
 fn answers(port: u16, child: &mut Child) -> bool {
@@ -224,9 +180,7 @@ fn answers(port: u16, child: &mut Child) -> bool {
             return false; // somebody else took the port
         }
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
-            stream
-                .set_read_timeout(Some(Duration::from_secs(5)))
-                .unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let mut greeting = [0; 4];
             let spoke = stream.read_exact(&mut greeting).is_ok() && &greeting == b"SSH-";
             return spoke && child.try_wait().unwrap().is_none();

@@ -17,8 +17,7 @@ impl Repository {
         std::fs::create_dir_all(&folder).unwrap();
         let it = Repository(folder);
         let git = it.git(&["--version"]).output();
-        git.is_ok()
-            .then(|| it.run(&["init", "-q", "-b", "main"], ""))?;
+        git.is_ok().then(|| it.run(&["init", "-q", "-b", "main"], ""))?;
         Some(it)
     }
 
@@ -30,8 +29,7 @@ impl Repository {
             git.env(format!("GIT_COMMITTER_{name}"), value);
         }
         git.current_dir(&self.0).args(arguments);
-        git.env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_NOSYSTEM", "1");
+        git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
         git
     }
 
@@ -39,30 +37,16 @@ impl Repository {
         let file = self.0.join(".git-input");
         std::fs::write(&file, input).unwrap();
         let mut git = self.git(arguments);
-        let output = git
-            .stdin(std::fs::File::open(&file).unwrap())
-            .output()
-            .unwrap();
+        let output = git.stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
         assert!(output.status.success(), "git {arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    async fn ask(
-        &self,
-        protocol: &str,
-        folder: &Path,
-        wanted: &[Wanted],
-    ) -> Result<Answer, ProbeError> {
+    async fn ask(&self, protocol: &str, folder: &Path, wanted: &[Wanted]) -> Result<Answer, ProbeError> {
         let mut git = self.git(&["upload-pack"]);
-        git.arg(folder)
-            .env("GIT_PROTOCOL", protocol)
-            .stderr(Stdio::null());
+        git.arg(folder).env("GIT_PROTOCOL", protocol).stderr(Stdio::null());
         let mut git = tokio::process::Command::from(git);
-        let mut child = git
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (out, input) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
         let answer = ask(&mut tokio::io::join(out, input), wanted).await;
         // A clean end shows that nothing was left hanging.
@@ -82,69 +66,31 @@ async fn the_real_upload_pack_answers_in_all_versions() {
     let Some(git) = Repository::new("ls-refs") else {
         return;
     };
-    let versions = [
-        ("version=2", Protocol::V2),
-        ("version=1", Protocol::V1),
-        ("", Protocol::V0),
-    ];
+    let versions = [("version=2", Protocol::V2), ("version=1", Protocol::V1), ("", Protocol::V0)];
     for (spoken, protocol) in versions {
         let answer = git.ask(spoken, &git.0, &main_branch()).await.unwrap();
-        assert_eq!(
-            answer,
-            Answer {
-                protocol,
-                refs: vec![],
-                empty: protocol != Protocol::V2
-            }
-        );
+        assert_eq!(answer, Answer { protocol, refs: vec![], empty: protocol != Protocol::V2 });
     }
     git.run(&["commit", "-q", "--allow-empty", "-m", "one"], "");
     git.run(&["tag", "-a", "-m", "it", "v1.0"], "");
-    let (commit, tag) = (
-        git.run(&["rev-parse", "main"], ""),
-        git.run(&["rev-parse", "v1.0"], ""),
-    );
-    let many: String = (0..2000)
-        .map(|n| format!("create refs/heads/main-{n} {commit}\n"))
-        .collect();
+    let (commit, tag) = (git.run(&["rev-parse", "main"], ""), git.run(&["rev-parse", "v1.0"], ""));
+    let many: String = (0..2000).map(|n| format!("create refs/heads/main-{n} {commit}\n")).collect();
     git.run(&["update-ref", "--stdin"], &many);
 
     let id = |hex: &str| object_id(hex.as_bytes()).unwrap();
     let (head, tag_name) = ("refs/heads/main".to_owned(), "refs/tags/v1.0".to_owned());
-    let branch = Advertised {
-        name: head,
-        id: id(&commit),
-        peeled: None,
-    };
-    let tag = Advertised {
-        name: tag_name,
-        id: id(&tag),
-        peeled: Some(id(&commit)),
-    };
+    let branch = Advertised { name: head, id: id(&commit), peeled: None };
+    let tag = Advertised { name: tag_name, id: id(&tag), peeled: Some(id(&commit)) };
     let mut both = main_branch();
     both.extend(tags("v*"));
     let missing = [Wanted::Ref("refs/heads/main-".to_owned())];
     for (spoken, protocol) in versions {
         let ask = async |wanted| git.ask(spoken, &git.0, wanted).await.unwrap();
         let answer = ask(&both).await;
-        assert_eq!(
-            answer,
-            Answer {
-                protocol,
-                refs: vec![branch.clone(), tag.clone()],
-                empty: false
-            }
-        );
+        assert_eq!(answer, Answer { protocol, refs: vec![branch.clone(), tag.clone()], empty: false });
         assert_eq!(highest("v*", &answer.refs), Some(&tag));
         let answer = ask(&missing).await;
-        assert_eq!(
-            answer,
-            Answer {
-                protocol,
-                refs: vec![],
-                empty: false
-            }
-        );
+        assert_eq!(answer, Answer { protocol, refs: vec![], empty: false });
         let nowhere = git.ask(spoken, Path::new("nowhere"), &both).await;
         assert!(matches!(nowhere, Err(ProbeError::NotGit { seen }) if seen.is_empty()));
     }

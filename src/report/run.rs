@@ -1,0 +1,217 @@
+//! How a run went, told to everybody: standard error, log, metrics, JSON, and the exit code.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::memory::{self, Say};
+use super::metrics::{self, Sample};
+use super::terminal::Console;
+use crate::config::Config;
+use crate::event;
+use crate::journal::state::State;
+use crate::outcome::{Class, Failure, Outcome, exit_code};
+use crate::processes::messages::Tip;
+use crate::road::Context;
+use crate::stages::decide::{Force, Policy, state_word};
+use crate::stages::lock::Lock;
+
+/// How one app ended.
+pub struct Ended {
+    pub app: String,
+    pub result: Result<Outcome, Failure>,
+    /// The end of what its commands said.
+    pub last: Vec<String>,
+    pub tip: Option<Tip>,
+    pub state: Option<State>,
+    pub retries: u32,
+    /// How many milliseconds a deploy took, if one was begun.
+    pub deploy: Option<u64>,
+    pub milliseconds: u64,
+    pub lock: Option<Lock>,
+}
+
+impl Ended {
+    /// One that did not come as far as the road.
+    pub fn early(app: String, failure: Failure, retries: u32) -> Ended {
+        Ended {
+            app,
+            result: Err(failure),
+            last: Vec::new(),
+            tip: None,
+            state: None,
+            retries,
+            deploy: None,
+            milliseconds: 0,
+            lock: None,
+        }
+    }
+
+    fn code(&self) -> u8 {
+        self.result.as_ref().map_or_else(|f| f.class.exit_code(), |_| 0)
+    }
+
+    fn outcome(&self) -> &'static str {
+        self.result.as_ref().map_or_else(|f| f.class.word(), Outcome::word)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.result.as_ref().is_err_and(|f| f.class == Class::Busy)
+    }
+
+    /// The line about a failure, once, whatever stage it came from.
+    pub fn log(&self, stage: &str) {
+        let Err(failure) = &self.result else { return };
+        let (app, outcome) = (self.app.as_str(), self.outcome());
+        if self.is_busy() {
+            event!(INFO, "poll.busy", app = app, stage = stage, outcome = outcome; "{}", failure.message);
+            return;
+        }
+        let commit = self.tip.as_ref().map(|t| t.commit.as_str());
+        event!(ERROR, "poll.failed", app = app, stage = stage, commit = commit, outcome = outcome, exit = i64::from(self.code()), error = failure.message.as_str(); "{}", failure.help.join("; "));
+    }
+}
+
+/// A failure that concerns the whole run is told every time: there may be no place to remember it.
+pub fn global(console: &Console, failure: &Failure) {
+    if failure.class == Class::Busy && !console.is_watched() {
+        return;
+    }
+    console.say(&format!("poller: {}", failure.message));
+    failure.help.iter().for_each(|line| console.say(&format!("  {line}")));
+}
+
+/// Tells everybody, and returns the exit code.
+pub fn conclude(context: &Context, config: &Config, mut all: Vec<Ended>, began: Instant, json: bool) -> u8 {
+    let now = Timestamp::now();
+    all.sort_by(|a, b| a.app.cmp(&b.app));
+    for ended in &mut all {
+        if let Err(e) = tell(context, ended, now) {
+            event!(WARN, "report.failed", app = ended.app.as_str(), stage = "report", error = format!("{e:#}"); "what was reported cannot be remembered");
+        }
+    }
+    if let Some(metrics) = &config.metrics {
+        let samples: Vec<Sample> = all.iter().filter(|e| !e.is_busy()).map(|e| sample(e, now)).collect();
+        if let Err(e) = metrics::update(&metrics.textfile, &samples, now.as_second() as f64) {
+            event!(WARN, "report.failed", stage = "report", error = format!("{e:#}"); "the metrics could not be written");
+        }
+    }
+    let code = exit_code(all.iter().map(Ended::code));
+    let outcome = match code {
+        0 => "ok",
+        75 => "busy",
+        _ => "failed",
+    };
+    event!(INFO, "run.finished", stage = "report", outcome = outcome, exit = i64::from(code), ms = began.elapsed().as_millis() as u64; "{} apps", all.len());
+    let code = match context.log.error() {
+        None => code,
+        Some(e) => {
+            context.console.say(&format!("poller: the log {} cannot be written: {e}", context.log_path.display()));
+            context.console.say("  make room (df -h, df -i); the next run goes on by itself");
+            exit_code([code, Class::Io.exit_code()])
+        }
+    };
+    if json {
+        println!("{:#}", as_json(context, &all, code));
+    }
+    code
+}
+
+/// Reports a failure, its end, or nothing; remembers it in the app's lock file.
+fn tell(context: &Context, ended: &mut Ended, now: Timestamp) -> Result<()> {
+    let console = &context.console;
+    let reference = ended.tip.as_ref().map_or("", |t| t.reference.as_str());
+    console.ended(&ended.app, &ended.result, reference);
+    if ended.is_busy() {
+        return Ok(());
+    }
+    let failure = ended.result.as_ref().err();
+    let fingerprint = failure.map(|f| fingerprint(f, ended.tip.as_ref()));
+    let before = ended.lock.as_ref().and_then(|l| l.content.reported.clone());
+    let (say, memory) = memory::decide(before.as_ref(), fingerprint.as_deref(), now);
+    match (&say, failure) {
+        (Say::Failure, Some(failure)) => mail(context, ended, failure, ""),
+        (Say::StillFailing { since }, Some(failure)) => {
+            mail(context, ended, failure, &format!("still, since {since:.0}: "))
+        }
+        // Nothing is mailed on a good day: silence on 0 is part of the contract.
+        (Say::Recovered { since }, _) => {
+            event!(INFO, "poll.recovered", app = ended.app.as_str(), stage = "report"; "well again; it failed since {since:.0}");
+        }
+        _ => {}
+    }
+    match &mut ended.lock {
+        Some(lock) => lock.remember(memory),
+        None => Ok(()),
+    }
+}
+
+/// What makes a failure the same as the one before: its class, the commit, and its first line.
+fn fingerprint(failure: &Failure, tip: Option<&Tip>) -> String {
+    let line: String = failure.message.lines().next().unwrap_or_default().chars().take(300).collect();
+    format!("{} {} {line}", failure.class.word(), tip.map_or("", |t| t.commit.as_str()))
+}
+
+/// The report that cron mails; somebody at a terminal has seen it all already.
+fn mail(context: &Context, ended: &Ended, failure: &Failure, since: &str) {
+    let console = &context.console;
+    if console.is_watched() {
+        return;
+    }
+    console.say(&format!("poller on {}: {}: {since}{}", context.host, ended.app, failure.message));
+    failure.help.iter().for_each(|line| console.say(&format!("  {line}")));
+    if !ended.last.is_empty() {
+        console.say("  the end of what it said:");
+        ended.last.iter().for_each(|line| console.say(&format!("  | {line}")));
+    }
+    console.say(&format!("  log: {} (run {})", context.log_path.display(), context.run));
+}
+
+fn sample(ended: &Ended, now: Timestamp) -> Sample {
+    let state = ended.state.as_ref();
+    let word = match &ended.result {
+        Err(f) if f.class == Class::Refused => "refused",
+        Err(f) if matches!(f.class, Class::Unreachable | Class::Protocol) => "unreachable",
+        _ => {
+            let policy = Policy { retries: ended.retries, paths: &[], force: Force::No };
+            let tip = ended.tip.as_ref().map(|t| &t.commit);
+            state.map_or("new", |s| state_word(s, tip, &policy, now))
+        }
+    };
+    Sample {
+        app: ended.app.clone(),
+        commit: state.and_then(|s| s.deployed.as_ref()).map(|d| d.commit.to_string()),
+        reference: ended.tip.as_ref().map(|t| t.reference.clone()),
+        state: word,
+        outcome: ended.outcome(),
+        polled: ended.tip.is_some(),
+        deploy: ended.deploy.map(|ms| (ended.outcome(), ms as f64 / 1000.0)),
+        git_operations: u64::from(ended.state.is_some()),
+        git_errors: u64::from(ended.state.is_some() && ended.tip.is_none()),
+    }
+}
+
+fn as_json(context: &Context, all: &[Ended], code: u8) -> serde_json::Value {
+    let app = |ended: &Ended| {
+        let failure = ended.result.as_ref().err();
+        let why = match &ended.result {
+            Ok(Outcome::Skipped { why, .. }) => Some(why),
+            _ => None,
+        };
+        json!({
+            "app": ended.app,
+            "outcome": ended.outcome(),
+            "commit": ended.tip.as_ref().map(|t| t.commit.as_str()),
+            "ref": ended.tip.as_ref().map(|t| t.reference.as_str()),
+            "deployed": ended.state.as_ref().and_then(|s| s.deployed.as_ref()).map(|d| d.commit.as_str()),
+            "why": why,
+            "error": failure.map(|f| f.message.as_str()),
+            "help": failure.map(|f| &f.help),
+            "ms": ended.milliseconds,
+        })
+    };
+    let apps: Vec<serde_json::Value> = all.iter().map(app).collect();
+    json!({ "schema": 1, "run": context.run, "host": context.host, "exit": code, "apps": apps })
+}
