@@ -49,7 +49,7 @@ lint: packages deny
 	mandoc -T lint -W warning $(PAGES)
 
 bench:
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench poll
 
 build:
 	$(CARGO) build --release --locked

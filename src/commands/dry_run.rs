@@ -16,7 +16,7 @@ use crate::processes::messages::{Probed, Rewind, Tip, Verified, Verify};
 use crate::processes::supervisor::{self, Preparation, Prepared};
 use crate::processes::workshop::Workshop;
 use crate::report::duration;
-use crate::report::terminal::Console;
+use crate::report::terminal::{Console, print};
 use crate::stages::decide::{Decision, Force, Policy, decide, state_word};
 use crate::sys::account::Account;
 use crate::sys::signals::{self, Stop};
@@ -74,15 +74,15 @@ fn look(cli: &Cli, console: &Console) -> Result<u8> {
     }
     if cli.json {
         let apps: Vec<Value> = views.iter().map(as_json).chain(failures.iter().map(failure_json)).collect();
-        println!("{:#}", json!({ "schema": 1, "dry_run": true, "host": config.host.name, "apps": apps }));
+        print(&format!("{:#}\n", json!({ "schema": 1, "dry_run": true, "host": config.host.name, "apps": apps })));
     } else {
         for view in &views {
-            print!("{}", as_text(view));
+            print(&as_text(view));
         }
         for (app, failure) in &failures {
             console.failure(app, failure);
         }
-        println!("Dry run: nothing was locked, written, moved or run.");
+        print("Dry run: nothing was locked, written, moved or run.\n");
     }
     let refused = views.iter().filter_map(|v| v.verdict.as_ref()?.as_ref().err()).map(|f| f.class.exit_code());
     Ok(exit_code(failures.iter().map(|(_, f)| f.class.exit_code()).chain(refused)))
@@ -111,6 +111,7 @@ fn view<'p>(
         })?;
         let rewind = if force == Force::Yes || app.verify.allow_rewind { Rewind::Allowed } else { Rewind::Refused };
         shop.verify(Verify {
+            app: app.name.as_str().to_owned(),
             deployed: journal.state.deployed.as_ref().map(|d| d.commit.clone()),
             rewind,
             subdir: app.source.subdir.clone(),

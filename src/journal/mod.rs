@@ -69,8 +69,12 @@ pub fn read(repository: &Path, app: &str) -> Result<Journal> {
             Class::Io,
             format!("the journal {} in {} cannot be read: {e:#}", reference(app), repository.display()),
         )
-        .help(format!("look at it: git -C {} fsck", repository.display()))
-        .help(format!("go back an entry: git -C {} update-ref {r} {r}~1", repository.display(), r = reference(app)))
+        .help(format!("look at it: git --git-dir {} fsck", repository.display()))
+        .help(format!(
+            "go back an entry, as the repository's owner: git --git-dir {} update-ref {r} {r}~1",
+            repository.display(),
+            r = reference(app)
+        ))
         .into()
     })
 }

@@ -147,6 +147,11 @@ impl Helper {
         let Ok(status) = self.child.wait() else {
             return Failure::new(Class::Bug, format!("the {role} is gone"));
         };
+        if self.role == Role::Keeper {
+            // It runs nobody's code but poller's: somebody ended it, and the script went with it.
+            return Failure::new(Class::Deploy, format!("the process that kept the script was ended ({status})"))
+                .help("what the script left running was ended too; look for who sent that signal, or for an out-of-memory kill: journalctl -k");
+        }
         match status.signal().and_then(|s| Signal::try_from(s).ok()) {
             // libgit2 writes packs through memory maps: a full disk is a signal there.
             Some(Signal::SIGBUS) => Failure::new(Class::Io, format!("the {role} could not write to the disk"))
@@ -169,21 +174,25 @@ impl Helper {
     /// Lets it end by itself, which it does when its input ends.
     pub fn finish(mut self) {
         self.input = None;
-        let mut watched = Watched { file: &self.output, end: Instant::now() + Duration::from_secs(5), stop: None };
-        let _ = io::copy(&mut watched, &mut io::sink());
+        self.drain(Duration::from_secs(5));
         self.end();
+    }
+
+    /// Reads to the end, which is the helper's end too, or until the time is up.
+    fn drain(&self, time: Duration) {
+        let mut watched = Watched { file: &self.output, end: Instant::now() + time, stop: None };
+        let _ = io::copy(&mut watched, &mut io::sink());
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // A keeper ends its script's tree first, so it is left to itself.
+        // A keeper ends its script's tree first, when its input ends; but not for ever.
         if self.role == Role::Keeper {
             self.input = None;
-            let _ = self.child.wait();
-        } else {
-            self.end();
+            self.drain(Duration::from_secs(30));
         }
+        self.end();
     }
 }
 

@@ -39,7 +39,10 @@ const TICK: Duration = Duration::from_millis(50);
 pub fn run() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("becoming a subreaper")?;
     let mut set = SigSet::empty();
-    set.add(Signal::SIGCHLD);
+    // Only its input tells it to stop: a signal meant for the script must not leave the script alone.
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
     let children = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let input = std::io::stdin();

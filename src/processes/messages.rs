@@ -113,6 +113,8 @@ pub struct Fetch {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Verify {
+    /// The app's name, for the remedy.
+    pub app: String,
     /// What was deployed: the new commit must descend from it.
     pub deployed: Option<Commit>,
     pub rewind: Rewind,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::pipe2;
 
 use super::Role;
@@ -19,7 +19,10 @@ use super::output::{Line, Output, Stream};
 use crate::outcome::{Class, Failure};
 use crate::report::duration;
 use crate::sys::proc::Identity;
-use crate::sys::signals::Stop;
+use crate::sys::signals::{Stop, until};
+
+/// What a keeper may take beyond its script's time to end the tree: its graces, and some.
+const SLACK: Duration = Duration::from_secs(30);
 
 /// What the caller wants to know while a command runs.
 pub trait Observer {
@@ -45,23 +48,29 @@ pub fn run(job: &Keep, stop: Option<&Stop>, output: &mut Output, observer: &mut 
     for pipe in pipes.iter().flatten() {
         fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
+    // The keeper has limits of its own; one that does not keep them, because somebody stopped it, has none.
+    let mut limit = Instant::now() + job.timeout + SLACK;
     let mut stopping = false;
     let ended = loop {
-        let news = wait(&keeper, &pipes, stop.filter(|_| !stopping))?;
+        let news = wait(&keeper, &pipes, stop.filter(|_| !stopping), limit)?;
         for (pipe, stream) in pipes.iter_mut().zip([Stream::Stdout, Stream::Stderr]) {
             drain(pipe, stream, output, observer)?;
         }
         if news.stop {
             // The keeper takes the end of its input for the order to end the tree.
             stopping = true;
+            limit = limit.min(Instant::now() + SLACK);
             keeper.hang_up();
         }
         if news.keeper {
-            let patience = Patience { time: Duration::from_secs(10), stop: None, class: Class::Bug };
+            let patience = Patience { time: Duration::from_secs(10), stop: None, class: Class::Deploy };
             match keeper.receive(patience)? {
                 Kept::Started(script) => observer.runs(identity.clone(), script)?,
                 ended => break ended,
             }
+        }
+        if Instant::now() >= limit {
+            return Err(Failure::new(Class::Deploy, "the keeper of the script does not answer").into());
         }
     };
     // All writers are gone, or cannot be ended: what is in the pipes now is all there is.
@@ -78,14 +87,13 @@ struct News {
     stop: bool,
 }
 
-fn wait(keeper: &Helper, pipes: &[Option<File>; 2], stop: Option<&Stop>) -> Result<News> {
+fn wait(keeper: &Helper, pipes: &[Option<File>; 2], stop: Option<&Stop>, limit: Instant) -> Result<News> {
     let mut fds = vec![PollFd::new(keeper.output().as_fd(), PollFlags::POLLIN)];
     if let Some(stop) = stop {
         fds.push(PollFd::new(stop.descriptor(), PollFlags::POLLIN));
     }
     fds.extend(pipes.iter().flatten().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
-    // Without a time limit of its own: the keeper has one, and the run's deadline is a stop.
-    match poll(&mut fds, PollTimeout::NONE) {
+    match poll(&mut fds, until(limit)) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(e) => return Err(e.into()),
     }
@@ -161,8 +169,11 @@ fn start_error(errno: i32) -> String {
     }
 }
 
-/// A failure of the supervision itself, as a deploy's failure.
+/// A failure of the supervision itself: the deploy's, unless it is this machine's.
 pub fn broken(e: anyhow::Error) -> Failure {
     let failure = Failure::of(e);
-    Failure { class: if failure.class == Class::Bug { Class::Deploy } else { failure.class }, ..failure }
+    match failure.class {
+        Class::Bug | Class::Protocol => Failure { class: Class::Deploy, help: Vec::new(), ..failure },
+        _ => failure,
+    }
 }

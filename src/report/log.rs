@@ -6,7 +6,7 @@
 use std::fmt::{Debug, Write as _};
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -42,7 +42,7 @@ impl Health {
 /// Opens the log and makes it the place where events go.
 pub fn open(path: &Path, run: &str, verbose: bool) -> Result<Health> {
     // The appender would make the file with the process's umask and panic where it cannot: make it here.
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o640)
@@ -50,6 +50,11 @@ pub fn open(path: &Path, run: &str, verbose: bool) -> Result<Health> {
         .open(path)
         .with_context(|| path.display().to_string())?;
     let folder = path.parent().context("a log without a folder")?;
+    // Whoever may read the folder may read the log: on Debian the group adm.
+    if file.metadata()?.len() == 0 && nix::unistd::Uid::effective().is_root() {
+        let group = std::fs::metadata(folder)?.gid();
+        fchown(&file, None, Some(group)).with_context(|| path.display().to_string())?;
+    }
     let name = path.file_name().and_then(|n| n.to_str()).context("a log file's name that is not UTF-8")?;
     let appender = RollingFileAppender::builder()
         .rotation(Rotation::NEVER)

@@ -30,13 +30,23 @@ pub enum Say {
     },
 }
 
+/// How a poll ended, for the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News<'a> {
+    Well,
+    /// Left alone: what failed before is no better for it.
+    None,
+    Failure(&'a str),
+}
+
 /// A pure function of what was said before, how this poll ended, and the time.
-pub fn decide(before: Option<&Reported>, failure: Option<&str>, now: Timestamp) -> (Say, Option<Reported>) {
+pub fn decide(before: Option<&Reported>, news: News, now: Timestamp) -> (Say, Option<Reported>) {
     let day = SignedDuration::from_hours(24);
-    match (before, failure) {
-        (None, None) => (Say::Nothing, None),
-        (Some(before), None) => (Say::Recovered { since: before.since }, None),
-        (Some(before), Some(failure)) if before.failure == failure => {
+    match (before, news) {
+        (None, News::Well | News::None) => (Say::Nothing, None),
+        (Some(before), News::None) => (Say::Nothing, Some(before.clone())),
+        (Some(before), News::Well) => (Say::Recovered { since: before.since }, None),
+        (Some(before), News::Failure(failure)) if before.failure == failure => {
             // A clock that was set back must not silence a failure for long.
             let silent = now.duration_since(before.at).abs();
             if silent < day {
@@ -45,7 +55,9 @@ pub fn decide(before: Option<&Reported>, failure: Option<&str>, now: Timestamp) 
                 (Say::StillFailing { since: before.since }, Some(Reported { at: now, ..before.clone() }))
             }
         }
-        (_, Some(failure)) => (Say::Failure, Some(Reported { failure: failure.to_owned(), since: now, at: now })),
+        (_, News::Failure(failure)) => {
+            (Say::Failure, Some(Reported { failure: failure.to_owned(), since: now, at: now }))
+        }
     }
 }
 
@@ -56,19 +68,22 @@ mod tests {
     #[test]
     fn a_failure_is_told_when_it_begins_changes_ends_and_once_a_day() {
         let at = |hours: i64| Timestamp::from_second(hours * 3600).unwrap();
-        let (say, memory) = decide(None, None, at(0));
+        let (say, memory) = decide(None, News::Well, at(0));
         assert_eq!((say, &memory), (Say::Nothing, &None));
-        let (say, memory) = decide(memory.as_ref(), Some("x"), at(1));
+        let (say, memory) = decide(memory.as_ref(), News::Failure("x"), at(1));
         assert_eq!(say, Say::Failure);
-        let (say, memory) = decide(memory.as_ref(), Some("x"), at(24));
+        let (say, memory) = decide(memory.as_ref(), News::Failure("x"), at(24));
         assert_eq!(say, Say::Nothing);
-        let (say, memory) = decide(memory.as_ref(), Some("x"), at(25));
+        let (say, memory) = decide(memory.as_ref(), News::Failure("x"), at(25));
         assert_eq!(say, Say::StillFailing { since: at(1) });
-        let (say, memory) = decide(memory.as_ref(), Some("x"), at(26));
+        let (say, memory) = decide(memory.as_ref(), News::Failure("x"), at(26));
         assert_eq!(say, Say::Nothing);
-        let (say, memory) = decide(memory.as_ref(), Some("y"), at(27));
+        let (say, memory) = decide(memory.as_ref(), News::Failure("y"), at(27));
         assert_eq!(say, Say::Failure);
-        let (say, memory) = decide(memory.as_ref(), None, at(28));
+        // Attempts used up, or frozen: neither better nor worse.
+        let (say, memory) = decide(memory.as_ref(), News::None, at(27));
+        assert_eq!(say, Say::Nothing);
+        let (say, memory) = decide(memory.as_ref(), News::Well, at(28));
         assert_eq!((say, memory), (Say::Recovered { since: at(27) }, None));
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::memory::{self, Say};
+use super::memory::{self, News, Say};
 use super::metrics::{self, Sample};
 use super::terminal::Console;
 use crate::config::Config;
@@ -114,7 +114,7 @@ pub fn conclude(context: &Context, config: &Config, mut all: Vec<Ended>, began: 
         }
     };
     if json {
-        println!("{:#}", as_json(context, &all, code));
+        super::terminal::print(&format!("{:#}\n", as_json(context, &all, code)));
     }
     code
 }
@@ -129,8 +129,13 @@ fn tell(context: &Context, ended: &mut Ended, now: Timestamp) -> Result<()> {
     }
     let failure = ended.result.as_ref().err();
     let fingerprint = failure.map(|f| fingerprint(f, ended.tip.as_ref()));
+    let news = match (&ended.result, &fingerprint) {
+        (_, Some(failure)) => News::Failure(failure),
+        (Ok(Outcome::Skipped { .. }), None) => News::None,
+        _ => News::Well,
+    };
     let before = ended.lock.as_ref().and_then(|l| l.content.reported.clone());
-    let (say, memory) = memory::decide(before.as_ref(), fingerprint.as_deref(), now);
+    let (say, memory) = memory::decide(before.as_ref(), news, now);
     match (&say, failure) {
         (Say::Failure, Some(failure)) => mail(context, ended, failure, ""),
         (Say::StillFailing { since }, Some(failure)) => {

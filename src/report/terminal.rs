@@ -13,6 +13,15 @@ pub struct Console {
     transient: Mutex<bool>,
 }
 
+/// Results go to standard output. A reader that has seen enough (`| head`) is no error.
+pub fn print(text: &str) {
+    if let Err(e) = std::io::stdout().write_all(text.as_bytes())
+        && e.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        let _ = writeln!(std::io::stderr(), "poller: standard output: {e}");
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Tone {
     Plain,

@@ -239,10 +239,11 @@ impl Road<'_> {
             event!(WARN, "deploy.output.dropped", app = app, stage = stage, commit = commit.as_str(); "{gap}");
         }
         output.tail().for_each(|line| witness.say(line));
-        let forgotten = self.lock.runs(None, None);
         *self.output = output;
+        // A keeper that died left its script to itself: nothing else runs before that is ended.
+        let settled = if kept.is_ok() { self.lock.runs(None, None) } else { self.lock.recover(app) };
         let kept = kept.map_err(script::broken)?;
-        forgotten.map_err(Failure::of)?;
+        settled.map_err(Failure::of)?;
         event!(INFO, "command.finished", app = app, stage = stage, commit = commit.as_str(), exit = exit_of(&kept).map(i64::from); "{}", script::verdict("it", job, &kept).unwrap_or_else(|| "it went well".to_owned()));
         Ok(kept)
     }

@@ -73,6 +73,7 @@ impl Road<'_> {
         let rewind =
             if self.force == Force::Yes || self.app.verify.allow_rewind { Rewind::Allowed } else { Rewind::Refused };
         Verify {
+            app: self.app.name.as_str().to_owned(),
             deployed: self.deployed().cloned(),
             rewind,
             subdir: self.app.source.subdir.clone(),

@@ -62,15 +62,19 @@ impl Road<'_> {
         }
         if setback.cause == SetbackCause::Commit {
             let retries = self.app.deploy.retries;
-            failure.message = format!("deploy of {} failed: {}", commit.short(), failure.message);
-            failure.help.push(if attempts < retries {
-                format!("attempt {attempts} of {retries}: the next poll tries again; a new commit is deployed at once")
+            let (short, name) = (commit.short(), self.name());
+            // The last attempt is another failure than the ones before: it is reported for itself.
+            if attempts < retries {
+                failure.message = format!("deploy of {short} failed: {}", failure.message);
+                failure.help.push(format!(
+                    "attempt {attempts} of {retries}: the next poll tries again; a new commit is deployed at once"
+                ));
             } else {
-                format!(
-                    "all {retries} attempts failed: it waits for another commit (or: poller --force {})",
-                    self.name()
-                )
-            });
+                failure.message = format!("deploy of {short} failed for the last time: {}", failure.message);
+                failure.help.push(format!(
+                    "attempt {attempts} of {retries}: it waits for another commit (or: poller --force {name})"
+                ));
+            }
         }
         Err(failure.into())
     }

@@ -23,7 +23,7 @@ pub fn verify(repo: &Repository, commit: &Commit, request: &Verify) -> Result<Ve
     let tip = commit.oid()?;
     let deployed = request.deployed.as_ref().map(Commit::oid).transpose()?;
     if let Some(deployed) = deployed {
-        fast_forward(repo, deployed, tip, request.rewind)?;
+        fast_forward(repo, &request.app, deployed, tip, request.rewind)?;
     }
     let whole = root(repo, tip)?;
     let published = published_tree(repo, tip, request.subdir.as_deref())?;
@@ -69,7 +69,7 @@ pub fn published_tree(repo: &Repository, commit: Oid, subdir: Option<&str>) -> R
     }
 }
 
-fn fast_forward(repo: &Repository, deployed: Oid, tip: Oid, rewind: Rewind) -> Result<()> {
+fn fast_forward(repo: &Repository, app: &str, deployed: Oid, tip: Oid, rewind: Rewind) -> Result<()> {
     if deployed == tip || rewind == Rewind::Allowed || repo.graph_descendant_of(tip, deployed)? {
         return Ok(());
     }
@@ -77,7 +77,7 @@ fn fast_forward(repo: &Repository, deployed: Oid, tip: Oid, rewind: Rewind) -> R
         Class::Refused,
         format!("history was rewritten: {tip} does not descend from {deployed}, which is deployed"),
     )
-    .help("if that is meant, accept it once: poller --force APP")
+    .help(format!("if that is meant, accept it once: poller --force {app}"))
     .help("or always: `allow_rewind = true` in `[verify]`")
     .into())
 }

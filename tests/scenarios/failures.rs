@@ -168,7 +168,6 @@ fn a_rollback_whose_script_fails_too_says_so_and_keeps_the_old_release() {
 }
 
 #[test]
-#[ignore = "the health check is not acted on yet"]
 fn a_failed_health_check_is_a_failed_deploy() {
     let world = World::new("health");
     let health = "command = \"./healthy.sh\"\nattempts = 2\ninterval = \"100ms\"\ntimeout = \"5s\"";

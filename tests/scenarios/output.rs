@@ -184,3 +184,37 @@ fn help_and_version_go_to_standard_output() {
         assert!(outcome.stderr.is_empty());
     }
 }
+
+#[test]
+fn a_failing_commit_is_reported_at_its_first_and_its_last_attempt_and_never_called_well() {
+    let world = World::new("attempts");
+    world.app("site").deploy("retries = 3").write();
+    world.deployed_as_configured();
+    world.push(&[("deploy.sh", world.script("exit 3"))], "bad");
+    world.poll(&[]).expect(1).says("attempt 1 of 3");
+    world.poll(&[]).expect(1).silent();
+    world.poll(&[]).expect(1).says("attempt 3 of 3");
+    world.poll(&[]).expect(0).silent();
+    assert!(world.events("poll.recovered").is_empty(), "it waits, it is not well");
+    world.push(&[("deploy.sh", world.script("true"))], "good");
+    world.poll(&[]).expect(0).silent();
+    assert_eq!(world.events("poll.recovered").len(), 1);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_of_a_dry_run_is_no_panic() {
+    let world = World::new("head");
+    world.app("site").write();
+    let plain = world.command(&["--dry-run"]);
+    let mut shell = std::process::Command::new("/bin/sh");
+    let words: Vec<String> = std::iter::once(plain.get_program())
+        .chain(plain.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    shell.arg("-c").arg(format!("{} 2>&1 >/dev/full | cat; {} | true", words.join(" "), words.join(" ")));
+    let output = shell.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!text.contains("panicked"), "{text}");
+    assert!(text.contains("standard output"), "a full disk behind it is told: {text}");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"));
+}

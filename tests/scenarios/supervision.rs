@@ -210,3 +210,25 @@ fn a_process_that_got_the_dead_scripts_number_is_not_harmed() {
     let _ = bystander.wait();
     assert!(alive, "its start time is not the one in the lock file");
 }
+
+#[test]
+fn a_keeper_that_is_killed_leaves_nothing_running() {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let world = World::new("keeper");
+        world.app("site").deploy("timeout = \"20s\"\nretries = 9").write();
+        let first = world.deployed_as_configured();
+        let (running, script) = in_deploy(&world, "setsid sleep 301 &\nsleep 300; true");
+        let lock: toml::Table = fs::read_to_string(world.path("var/run/site.lock")).unwrap().parse().unwrap();
+        let keeper = lock["keeper"]["pid"].as_integer().unwrap() as i32;
+        processes::signal(keeper, signal);
+        if signal == Signal::SIGTERM {
+            // It is deaf to that one: only its poller tells it to stop.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            assert!(processes::is_alive(keeper) && processes::is_alive(script));
+            running.signal(Signal::SIGTERM);
+        }
+        running.wait().expect(1).within(seconds(40));
+        world.expect_no_processes();
+        world.expect_live("site", &first);
+    }
+}

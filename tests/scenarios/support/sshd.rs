@@ -147,12 +147,13 @@ fn launch(folder: &Path, protocol: Protocol, port: Option<u16>) -> (u16, Child) 
     for _ in 0..10 {
         let chosen = port.unwrap_or_else(free_port);
         let shown = folder.display();
+        // The login shell would read the developer's own start-up files, which is slow and none of ours.
         let conf = format!(
             "ListenAddress 127.0.0.1:{chosen}\nHostKey {shown}/host_key\n\
              AuthorizedKeysFile {shown}/authorized_keys\nPidFile none\nUsePAM no\nStrictModes no\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              PermitRootLogin prohibit-password\nMaxStartups 100:30:200\nPrintMotd no\n\
-             LogLevel DEBUG1\n{accept}"
+             LogLevel DEBUG1\nSetEnv HOME={shown}\n{accept}"
         );
         fs::write(folder.join("conf"), conf).unwrap();
         let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
