@@ -15,8 +15,8 @@ use crate::outcome::{Class, Failure, exit_code};
 use crate::processes::messages::{Probed, Rewind, Tip, Verified, Verify};
 use crate::processes::supervisor::{self, Preparation, Prepared};
 use crate::processes::workshop::Workshop;
-use crate::report::duration;
 use crate::report::terminal::{Console, print};
+use crate::report::{duration, plural};
 use crate::stages::decide::{Decision, Force, Policy, decide, state_word};
 use crate::sys::account::Account;
 use crate::sys::signals::{self, Stop};
@@ -168,7 +168,10 @@ fn as_text(view: &View) -> String {
             more(&mut line, summary.files.len(), summary.files_total, "files");
         }
         if !found.of_no_interest {
-            line("publish", &format!("{} files, {} bytes, to {}", found.files, found.bytes, destination(view)));
+            line(
+                "publish",
+                &format!("{}, {} bytes, to {}", plural(found.files as usize, "file"), found.bytes, destination(view)),
+            );
             plan(view).iter().for_each(|step| line("run", step));
         }
     }

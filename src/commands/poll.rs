@@ -20,7 +20,7 @@ use crate::processes::supervisor::{self, Preparation, Prepared};
 use crate::processes::workshop::Workshop;
 use crate::report::run::{self, Ended};
 use crate::report::terminal::Console;
-use crate::report::{log, printable};
+use crate::report::{log, plural, printable};
 use crate::road::{Context, Road};
 use crate::stages::decide::Force;
 use crate::stages::lock::{self, Asked, Lock};
@@ -48,7 +48,7 @@ fn poll(cli: &Cli) -> Result<u8> {
     supervisor::make_folders(&config.paths, fetch_account.as_ref())?;
     let context = context(cli, &config, signals, fetch_account)?;
     let apps = selection.apps.len() + selection.broken.len();
-    event!(INFO, "run.started", stage = "lock", version = env!("CARGO_PKG_VERSION"); "{apps} apps");
+    event!(INFO, "run.started", stage = "lock", version = env!("CARGO_PKG_VERSION"); "{}", plural(apps, "app"));
 
     let mut all: Vec<Ended> = Vec::new();
     for (name, failure) in selection.broken {

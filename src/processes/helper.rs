@@ -21,7 +21,7 @@ use super::{Role, wire};
 use crate::outcome::{Class, Failure};
 use crate::sys::account::Account;
 use crate::sys::privdrop::{Confinement, NewPrivileges, confine, pass_descriptor};
-use crate::sys::signals::{Stop, until};
+use crate::sys::signals::{Cause, Stop, until};
 
 /// For helpers and scripts alike, unless the app's `env` says otherwise.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -125,7 +125,9 @@ impl Helper {
             Ok(Some(message)) => return Ok(message),
             Ok(None) => self.died(),
             Err(e) => match patience.stop.and_then(Stop::cause) {
-                Some(cause) => Failure::new(Class::Busy, format!("stopped by {cause}")),
+                // Told by a person or by systemd, nothing is wrong; a run that is too long is.
+                Some(cause @ Cause::Signal(_)) => Failure::new(Class::Busy, format!("stopped by {cause}")),
+                Some(cause) => Failure::new(patience.class, format!("stopped by {cause}")),
                 None if Instant::now() >= end => Failure::new(
                     patience.class,
                     format!(

@@ -231,7 +231,9 @@ fn make_folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+        // Not by the umask: with 002 poller would not trust its own folders.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent);
+        made.with_context(|| parent.display().to_string())?;
     }
     match std::fs::DirBuilder::new().mode(mode).create(path) {
         // Another run was faster.

@@ -50,7 +50,14 @@ pub fn open(origin: &Origin) -> Result<(Stream, Broken, Complaint), Failure> {
             .await
             .unwrap_or_else(|_| Err(timed_out(&origin.url, &stage, origin.timeout)))
     });
-    let (held, complaint) = opened?;
+    let (held, complaint) = match opened {
+        Ok(opened) => opened,
+        Err(failure) => {
+            // A name server that never answers keeps a thread busy; nobody waits for it.
+            runtime.shutdown_background();
+            return Err(failure);
+        }
+    };
     let broken = Broken::default();
     let stream = Stream {
         runtime: Arc::new(runtime),

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -45,12 +45,15 @@ const FAMILIES: [(&str, &str, &str); 10] = [
     ("poller_polls_total", "counter", "Polls, by outcome."),
 ];
 
+/// Some thousand apps' worth.
+const LONGEST: u64 = 16 << 20;
+
 /// Series (name and labels) to value.
 type Series = BTreeMap<String, f64>;
 
 /// Brings the file up to date.
 pub fn update(path: &Path, samples: &[Sample], now: f64) -> Result<()> {
-    let before = match fs::read_to_string(path) {
+    let before = match read(path) {
         Ok(text) => parse(&text),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Series::new(),
         Err(e) => return Err(e).with_context(|| path.display().to_string()),
@@ -67,8 +70,20 @@ pub fn update(path: &Path, samples: &[Sample], now: f64) -> Result<()> {
     write().with_context(|| path.display().to_string())
 }
 
+/// The folder may belong to the exporter's user, who could have put a link or a pipe there.
+fn read(path: &Path) -> std::io::Result<String> {
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a plain file"));
+    }
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn parse(text: &str) -> Series {
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let lines = text.lines().filter(|line| line.starts_with("poller_"));
     lines
         .filter_map(|line| line.rsplit_once(' '))
         .filter_map(|(series, value)| Some((series.to_owned(), value.parse().ok()?)))

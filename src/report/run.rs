@@ -104,7 +104,7 @@ pub fn conclude(context: &Context, config: &Config, mut all: Vec<Ended>, began: 
         75 => "busy",
         _ => "failed",
     };
-    event!(INFO, "run.finished", stage = "report", outcome = outcome, exit = i64::from(code), ms = began.elapsed().as_millis() as u64; "{} apps", all.len());
+    event!(INFO, "run.finished", stage = "report", outcome = outcome, exit = i64::from(code), ms = began.elapsed().as_millis() as u64; "{}", super::plural(all.len(), "app"));
     let code = match context.log.error() {
         None => code,
         Some(e) => {

@@ -8,6 +8,7 @@ use crate::event;
 use crate::journal::state::{Ending, Kind, Refused, Run, Skipped, State};
 use crate::outcome::{Class, Failure, Outcome};
 use crate::processes::messages::{Rewind, StagerReply, StreamTree, Tip, Verify};
+use crate::report::plural;
 use crate::stages::decide::{Decision, Force, decide};
 use crate::stages::record::{self, Facts};
 
@@ -151,7 +152,7 @@ impl Road<'_> {
         let reply = self.timed("stage", |road| road.shop.stage(&name, tree, Some(&road.context.stop)))?;
         if let StagerReply::Staged { files, bytes, warnings } = reply {
             self.warn("stage", &warnings);
-            event!(INFO, "stage.finished", app = self.name(), stage = "stage", commit = commit.as_str(), files = files, bytes = bytes, ms = self.ms.get("stage").copied(); "{files} files written, {} in the tree", findings.files);
+            event!(INFO, "stage.finished", app = self.name(), stage = "stage", commit = commit.as_str(), files = files, bytes = bytes, ms = self.ms.get("stage").copied(); "{} written, {} in the tree", plural(files as usize, "file"), findings.files);
         }
         let release = (!self.is_in_place()).then_some(name);
         let facts = Facts {
@@ -192,7 +193,17 @@ impl Road<'_> {
         }
     }
 
+    /// Puts it on record. When that fails, what was staged goes: a disk that is full must not get fuller.
     pub fn begin(&mut self, staged: Staged) -> Result<Begun> {
+        let release = staged.facts.release.clone();
+        let begun = self.put_on_record(staged);
+        if begun.is_err() {
+            self.retire(release);
+        }
+        begun
+    }
+
+    fn put_on_record(&mut self, staged: Staged) -> Result<Begun> {
         self.ensure_log()?;
         let facts = staged.facts;
         let (reference, who) = (facts.reference.as_str(), self.context.who.as_str());

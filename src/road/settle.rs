@@ -138,7 +138,7 @@ impl Road<'_> {
     }
 
     /// Removes old releases. That this fails is worth a line and no more.
-    fn retire(&mut self, remove: Option<String>) {
+    pub fn retire(&mut self, remove: Option<String>) {
         if self.is_in_place() {
             return;
         }

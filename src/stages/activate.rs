@@ -181,6 +181,9 @@ impl Target {
         }
         match release {
             Some(name) => {
+                let releases = open_folder(&self.root, OsStr::new(RELEASES))?;
+                let there = look(&releases, OsStr::new(name))?.is_some_and(|stat| is_folder(&stat));
+                anyhow::ensure!(there, "{}/{RELEASES}/{name} is not there any more", self.path.display());
                 let next = OsStr::new("current.partial");
                 stage::remove(&self.root, next)?;
                 symlinkat(format!("{RELEASES}/{name}").as_str(), &self.root, next).map_err(std::io::Error::from)?;

@@ -123,7 +123,12 @@ pub fn state_word(state: &State, tip: Option<&Commit>, policy: &Policy, now: Tim
         return "interrupted";
     }
     if let Some(failed) = state.failed.as_ref().filter(|f| f.commit == *tip) {
-        return if failed.attempts >= policy.retries { "broken" } else { "failed" };
+        return match failed.attempts {
+            // The script said "not now".
+            0 => "pending",
+            attempts if attempts >= policy.retries => "broken",
+            _ => "failed",
+        };
     }
     if state.refused.as_ref().is_some_and(|r| r.commit == *tip) {
         return "refused";
@@ -196,7 +201,7 @@ mod tests {
                 State { failed: failed('b', 0, false), ..ok() },
                 Force::No,
                 deploy(Kind::Deploy, Why::Again(1)),
-                "failed",
+                "pending",
             ),
             (
                 "broken, forced",
