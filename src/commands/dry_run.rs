@@ -12,11 +12,12 @@ use crate::cli::Cli;
 use crate::config::{Layout, OnFailure};
 use crate::journal::Journal;
 use crate::outcome::{Class, Failure, exit_code};
-use crate::processes::messages::{Probed, Rewind, Tip, Verified, Verify};
+use crate::processes::messages::{Probed, Tip, Verified};
 use crate::processes::supervisor::{self, Preparation, Prepared};
 use crate::processes::workshop::Workshop;
 use crate::report::terminal::{Console, print};
 use crate::report::{duration, plural};
+use crate::road::prepare::verify_request;
 use crate::stages::decide::{Decision, Force, Policy, decide, state_word};
 use crate::sys::account::Account;
 use crate::sys::signals::{self, Stop};
@@ -104,23 +105,16 @@ fn view<'p>(
     let decision = decide(&journal.state, &tip.commit, &policy, now);
     let unforced = Policy { force: Force::No, ..policy };
     let state = state_word(&journal.state, Some(&tip.commit), &unforced, now);
-    let verdict = matches!(decision, Decision::Deploy { .. }).then(|| -> Result<Verified> {
+    let verdict = matches!(decision, Decision::Deploy { .. }).then(|| {
         let mut shop = Workshop::new(app, prepared.repository.clone(), fetch, None, stop);
-        shop.fetch(&prepared.origin, &tip, true, |received, total, bytes| {
-            console.transfer(app.name.as_str(), received, total, bytes)
-        })?;
-        let rewind = if force == Force::Yes || app.verify.allow_rewind { Rewind::Allowed } else { Rewind::Refused };
-        shop.verify(Verify {
-            app: app.name.as_str().to_owned(),
-            deployed: journal.state.deployed.as_ref().map(|d| d.commit.clone()),
-            rewind,
-            subdir: app.source.subdir.clone(),
-            shared: app.target.shared.clone(),
-            paths: if force == Force::Yes { Vec::new() } else { app.source.paths.clone() },
-            summary: true,
-        })
+        let progress = |received, total, bytes| console.transfer(app.name.as_str(), received, total, bytes);
+        let found = shop
+            .fetch(&prepared.origin, &tip, true, progress)
+            .and_then(|_| shop.verify(verify_request(app, &journal.state, force, true)));
+        // The fetcher removes its quarantine when it ends by itself.
+        shop.finish();
+        found.map_err(Failure::of)
     });
-    let verdict = verdict.map(|v| v.map_err(Failure::of));
     // A server that cannot be fetched from is no verdict about the commit.
     match verdict {
         Some(Err(failure)) if failure.class != Class::Refused => Err(failure.into()),

@@ -52,7 +52,7 @@ fn poll(cli: &Cli) -> Result<u8> {
 
     let mut all: Vec<Ended> = Vec::new();
     for (name, failure) in selection.broken {
-        let lock = AppName::parse(&name).ok().and_then(|_| memory_of(&config, &name, &context));
+        let lock = memory_of(&config, &name, &context);
         let ended = Ended { lock, ..Ended::early(name, failure, 0) };
         ended.log("lock");
         all.push(ended);
@@ -121,7 +121,12 @@ fn broken(error: &LoadError) -> Failure {
 
 /// A broken app's lock: what was reported about it is remembered there.
 fn memory_of(config: &Config, name: &str, context: &Context) -> Option<Lock> {
-    match lock::take(&lock::path(&config.paths.run, name), &context.run, Timestamp::now()) {
+    // A file whose name is no app's has a lock that no app can have.
+    let name = match AppName::parse(name) {
+        Ok(name) => name.as_str().to_owned(),
+        Err(_) => format!("@{}", git2::Oid::hash_object(git2::ObjectType::Blob, name.as_bytes()).ok()?),
+    };
+    match lock::take(&lock::path(&config.paths.run, &name), &context.run, Timestamp::now()) {
         Ok(Asked::Held(lock)) => Some(lock),
         _ => None,
     }
@@ -147,8 +152,8 @@ fn poll_apps<'c>(
         match lock::take(&lock::path(&config.paths.run, name), &context.run, Timestamp::now()) {
             Err(e) => ended.push(early(e, None)),
             Ok(Asked::Busy(holder)) => ended.push(early(busy(&holder).into(), None)),
-            Ok(Asked::Held(mut lock)) => {
-                let prepared = preparation.prepare(app).and_then(|prepared| lock.recover(name).map(|()| prepared));
+            Ok(Asked::Held(lock)) => {
+                let prepared = preparation.prepare(app);
                 match prepared {
                     Ok(prepared) => ready.push((prepared, lock)),
                     Err(e) => ended.push(early(e, Some(lock))),
@@ -205,6 +210,8 @@ fn one(context: &Context, prepared: &Prepared, mut lock: Lock, probed: Result<Pr
     let unasked = Failure::new(Class::Bug, "nothing happened");
     let mut ended = Ended::early(app.name.as_str().to_owned(), unasked, app.deploy.retries);
     let travelled = (|| -> Result<Outcome> {
+        // First of all, whatever the probe said: what a killed run left alive has no time limit.
+        lock.recover(app.name.as_str())?;
         let probed = probed?;
         let journal = probed.journal?;
         ended.state = Some(journal.state.clone());
@@ -235,7 +242,7 @@ fn one(context: &Context, prepared: &Prepared, mut lock: Lock, probed: Result<Pr
             &tip,
         );
         ended.state = state.or(ended.state.take());
-        ended.deploy = ms.contains_key("activate").then(|| ms.values().sum());
+        ended.deploy = ms.contains_key("stage").then(|| ms.values().sum());
         outcome
     })();
     ended.result = travelled.map_err(Failure::of);

@@ -118,8 +118,8 @@ pub fn append(repo: &Repository, app: &str, entry: &Entry) -> Result<Commit> {
 fn named(state: &State) -> Vec<&Commit> {
     let deployed = [&state.deployed, &state.previous].into_iter().flatten().map(|d| &d.commit);
     let started = state.started.iter().map(|s| &s.commit);
-    let live = state.failed.iter().filter(|f| f.live).map(|f| &f.commit);
-    deployed.chain(started).chain(live).collect()
+    let stray = state.stray.iter().map(|p| &p.commit);
+    deployed.chain(started).chain(stray).collect()
 }
 
 fn swap(repo: &Repository, app: &str, expected: Option<&Commit>, id: Oid) -> Result<()> {

@@ -1,11 +1,13 @@
 //! What an app's journal remembers: `state.toml` and `run.toml` of an entry.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::Commit;
+use crate::config::Layout;
 
 /// `state.toml`: where the app stands after an entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,25 @@ pub struct State {
     /// Set while a deploy runs. Found by a later run, it means that poller was killed in the middle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<Started>,
+    /// What may be live, in whole or in part, besides `deployed`: begun and not ended, or kept after a
+    /// failure. Empty when what is live is exactly what is deployed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stray: Vec<Published>,
+}
+
+/// A commit, and which part of it was published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub commit: Commit,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subdir: Option<String>,
+}
+
+/// Where and how an app is published; another place is another target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub directory: PathBuf,
+    pub layout: Layout,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +62,15 @@ pub struct Deployed {
     pub release: Option<String>,
     pub at: Timestamp,
     pub run: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subdir: Option<String>,
+    pub place: Place,
+}
+
+impl Deployed {
+    pub fn published(&self) -> Published {
+        Published { commit: self.commit.clone(), subdir: self.subdir.clone() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,9 +83,6 @@ pub struct Failed {
     /// Left in `releases/` for a look until the next attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
-    /// Whether the failed commit stayed live (`on_failure = "keep"`), so that it must be reckoned with.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub live: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,7 +26,14 @@ fn source(repo: &Repository, message: &str) -> Commit {
 }
 
 fn entry(expected: Option<Commit>, to: &Commit) -> Entry {
-    let deployed = Deployed { commit: to.clone(), release: None, at: Timestamp::UNIX_EPOCH, run: "r".into() };
+    let deployed = Deployed {
+        commit: to.clone(),
+        release: None,
+        at: Timestamp::UNIX_EPOCH,
+        run: "r".into(),
+        subdir: None,
+        place: Place { directory: "/srv/x".into(), layout: crate::config::Layout::Releases },
+    };
     Entry {
         expected,
         state: State { deployed: Some(deployed), ..State::default() },

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit::Commit;
 use crate::config::{Follow, Layout, Remote};
+use crate::journal::state::Published;
 use crate::journal::{Entry, Journal};
 use crate::outcome::Failure;
 use crate::sys::account::Account;
@@ -143,7 +144,7 @@ pub struct StreamTree {
     /// What may be live, for the layout `in-place`: what differs from any of these is sent. None in it
     /// stands for an empty target. After an interrupted deploy the live tree may hold files of more
     /// than one commit. Without any, all of the tree is sent.
-    pub bases: Vec<Option<Commit>>,
+    pub bases: Vec<Option<Published>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

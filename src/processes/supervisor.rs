@@ -215,9 +215,10 @@ impl<'c> Preparation<'c> {
 
 /// Makes the folders that packages make too, where they are missing: /run is empty after a boot.
 pub fn make_folders(paths: &Paths, fetch: Option<&Account>) -> Result<()> {
+    // An ordinary user's other folders lie in the state folder, so that one comes first.
+    make_folder(&paths.state, 0o750, fetch)?;
     make_folder(&paths.run, 0o755, None)?;
     trusted_file::check_folder(&paths.run)?;
-    make_folder(&paths.state, 0o750, fetch)?;
     if let Some(folder) = paths.log.parent() {
         make_folder(folder, 0o750, None)?;
         trusted_file::check_folder(folder)?;

@@ -159,6 +159,15 @@ impl<'r> Workshop<'r> {
         }
     }
 
+    /// Lets the helpers end by themselves, with whatever they have to tidy up.
+    pub fn finish(mut self) {
+        // The pipe first: a stager reads it until nobody holds its other end.
+        self.pipe = None;
+        for helper in [self.fetcher.take(), self.stager.take()].into_iter().flatten() {
+            helper.finish();
+        }
+    }
+
     fn job(&self, request: StagerRequest) -> StagerJob {
         StagerJob { directory: self.app.target.directory.clone(), layout: self.app.target.layout, request }
     }

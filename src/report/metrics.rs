@@ -18,7 +18,8 @@ pub struct Sample {
     /// None where it is not known in this run.
     pub commit: Option<String>,
     pub reference: Option<String>,
-    pub state: &'static str,
+    /// None where the journal could not be read: the state then stays what it was.
+    pub state: Option<&'static str>,
     pub outcome: &'static str,
     /// Whether the server answered.
     pub polled: bool,
@@ -59,9 +60,9 @@ pub fn update(path: &Path, samples: &[Sample], now: f64) -> Result<()> {
         Err(e) => return Err(e).with_context(|| path.display().to_string()),
     };
     let text = render(&apply(before, samples, now));
-    let partial = path.with_extension("prom.partial");
+    let partial = path.with_extension(format!("partial.{}", std::process::id()));
     let write = || -> std::io::Result<()> {
-        // Left by a run that was killed; the exporter reads *.prom only.
+        // The exporter reads *.prom only. What a killed run of the same number left makes room.
         let _ = fs::remove_file(&partial);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&partial)?;
         file.write_all(text.as_bytes())?;
@@ -98,21 +99,16 @@ fn apply(mut series: Series, samples: &[Sample], now: f64) -> Series {
         if sample.commit.is_some() {
             series.retain(|name, _| !name.starts_with(&info));
         }
-        if let (Some(commit), Some(reference)) = (&sample.commit, &sample.reference) {
+        if let (Some(commit), Some(reference), Some(state)) = (&sample.commit, &sample.reference, sample.state) {
             series.insert(
-                format!(
-                    "{info}commit=\"{}\",ref=\"{}\",state=\"{}\"}}",
-                    escaped(commit),
-                    escaped(reference),
-                    sample.state
-                ),
+                format!("{info}commit=\"{}\",ref=\"{}\",state=\"{state}\"}}", escaped(commit), escaped(reference)),
                 1.0,
             );
         }
-        for state in STATES {
+        for state in STATES.iter().copied().filter(|_| sample.state.is_some()) {
             series.insert(
                 format!("poller_app_state{{{app},state=\"{state}\"}}"),
-                f64::from(u8::from(state == sample.state)),
+                f64::from(u8::from(Some(state) == sample.state)),
             );
         }
         series.insert(format!("poller_last_poll_timestamp_seconds{{{app}}}"), now);
@@ -160,7 +156,7 @@ mod tests {
             app: app.into(),
             commit: Some(commit.into()),
             reference: Some("refs/heads/a\"b".into()),
-            state,
+            state: Some(state),
             outcome: "deployed",
             polled: true,
             deploy: Some(("deployed", 1.5)),

@@ -177,12 +177,12 @@ fn mail(context: &Context, ended: &Ended, failure: &Failure, since: &str) {
 fn sample(ended: &Ended, now: Timestamp) -> Sample {
     let state = ended.state.as_ref();
     let word = match &ended.result {
-        Err(f) if f.class == Class::Refused => "refused",
-        Err(f) if matches!(f.class, Class::Unreachable | Class::Protocol) => "unreachable",
+        Err(f) if f.class == Class::Refused && ended.tip.is_some() => Some("refused"),
+        Err(f) if matches!(f.class, Class::Unreachable | Class::Protocol) => Some("unreachable"),
         _ => {
             let policy = Policy { retries: ended.retries, paths: &[], force: Force::No };
             let tip = ended.tip.as_ref().map(|t| &t.commit);
-            state.map_or("new", |s| state_word(s, tip, &policy, now))
+            state.map(|s| state_word(s, tip, &policy, now))
         }
     };
     Sample {

@@ -111,7 +111,10 @@ impl Console {
         self.line(Tone::Plain, text);
     }
 
+    /// Writes a line, or the lines of a text; whatever it quotes, a terminal does not obey it.
     fn line(&self, tone: Tone, text: &str) {
+        let text: Vec<String> = text.lines().map(super::printable).collect();
+        let text = text.join("\n");
         let mut transient = self.transient.lock().unwrap_or_else(|e| e.into_inner());
         let clear = if std::mem::take(&mut *transient) { "\r\x1b[K" } else { "" };
         let code = match tone {

@@ -3,7 +3,7 @@
 //! `pipeline.rs` puts them in order; each type here is what one stage hands to the next.
 
 mod live;
-mod prepare;
+pub mod prepare;
 mod settle;
 
 use std::collections::BTreeMap;

@@ -4,13 +4,38 @@ use anyhow::Result;
 
 use super::{Begun, Decided, Fetched, Judged, Plan, Road, Staged, Verified, now};
 use crate::commit::Commit;
+use crate::config::{App, Layout};
 use crate::event;
-use crate::journal::state::{Ending, Kind, Refused, Run, Skipped, State};
+use crate::journal::state::{Ending, Kind, Place, Refused, Run, Skipped, State};
 use crate::outcome::{Class, Failure, Outcome};
 use crate::processes::messages::{Rewind, StagerReply, StreamTree, Tip, Verify};
 use crate::report::plural;
 use crate::stages::decide::{Decision, Force, decide};
 use crate::stages::record::{self, Facts};
+
+/// What the fetcher is to hold the commit against; a dry run asks the same and wants a summary.
+pub fn verify_request(app: &App, state: &State, force: Force, summary: bool) -> Verify {
+    let forced = force == Force::Yes;
+    // Forced, or something else is live: the filter has no say.
+    let unfiltered = forced || state.started.is_some() || !state.stray.is_empty();
+    Verify {
+        app: app.name.as_str().to_owned(),
+        deployed: state.deployed.as_ref().map(|d| d.commit.clone()),
+        rewind: if forced || app.verify.allow_rewind { Rewind::Allowed } else { Rewind::Refused },
+        subdir: app.source.subdir.clone(),
+        shared: shared(app),
+        paths: if unfiltered { Vec::new() } else { app.source.paths.clone() },
+        summary,
+    }
+}
+
+/// In place nothing is linked: what is not tracked stays where it is.
+fn shared(app: &App) -> Vec<String> {
+    match app.target.layout {
+        Layout::Releases => app.target.shared.clone(),
+        Layout::InPlace => Vec::new(),
+    }
+}
 
 impl Road<'_> {
     pub fn decide(&mut self, tip: &Tip) -> Decided {
@@ -50,7 +75,7 @@ impl Road<'_> {
     pub fn verify(&mut self, fetched: Fetched) -> Result<Judged> {
         self.enter("verify")?;
         let Fetched { plan, commit } = fetched;
-        let request = self.verify_request(false);
+        let request = verify_request(self.app, &self.journal.state, self.force, false);
         let findings = match self.timed("verify", |road| road.shop.verify(request)) {
             Ok(findings) => findings,
             Err(e) => {
@@ -67,26 +92,6 @@ impl Road<'_> {
             return Ok(Judged::Leave(outcome));
         }
         Ok(Judged::Publish(Verified { plan, commit, findings }))
-    }
-
-    /// What the fetcher is to hold the commit against.
-    pub fn verify_request(&self, summary: bool) -> Verify {
-        let rewind =
-            if self.force == Force::Yes || self.app.verify.allow_rewind { Rewind::Allowed } else { Rewind::Refused };
-        Verify {
-            app: self.app.name.as_str().to_owned(),
-            deployed: self.deployed().cloned(),
-            rewind,
-            subdir: self.app.source.subdir.clone(),
-            shared: if self.is_in_place() { Vec::new() } else { self.app.target.shared.clone() },
-            // Forced, or half done: the filter has no say.
-            paths: if self.force == Force::Yes || self.journal.state.started.is_some() {
-                Vec::new()
-            } else {
-                self.app.source.paths.clone()
-            },
-            summary,
-        }
     }
 
     /// Remembers a refusal, once: the same commit for the same reason is not news.
@@ -143,12 +148,11 @@ impl Road<'_> {
         self.enter("stage")?;
         let began = now();
         let Verified { plan, commit, findings } = verified;
-        let state = &self.journal.state;
-        if state.deployed.is_none() && state.started.is_none() && state.failed.is_none() {
+        if self.is_new_here() {
             self.shop.inspect()?;
         }
         let name = record::release_name(&commit, &self.journal.state, began);
-        let tree = self.tree(Some(commit.clone()));
+        let tree = self.tree(Some(commit.clone()), self.app.source.subdir.clone());
         let reply = self.timed("stage", |road| road.shop.stage(&name, tree, Some(&road.context.stop)))?;
         if let StagerReply::Staged { files, bytes, warnings } = reply {
             self.warn("stage", &warnings);
@@ -161,6 +165,8 @@ impl Road<'_> {
             reference: plan.tip.reference,
             commit,
             release,
+            subdir: self.app.source.subdir.clone(),
+            place: self.place(),
             who: self.context.who.clone(),
             began,
         };
@@ -168,29 +174,30 @@ impl Road<'_> {
         Ok(Staged { facts })
     }
 
+    fn place(&self) -> Place {
+        Place { directory: self.app.target.directory.clone(), layout: self.app.target.layout }
+    }
+
+    /// Whether poller never wrote to the target: a new app, or one whose directory or layout was changed.
+    fn is_new_here(&self) -> bool {
+        let state = &self.journal.state;
+        let begun = state.started.is_some() || state.failed.is_some();
+        state.deployed.as_ref().map_or(!begun, |d| d.place != self.place())
+    }
+
     /// The tree to stage: all of it for a release; in place, whatever may differ from what is live.
-    pub fn tree(&self, commit: Option<Commit>) -> StreamTree {
+    pub fn tree(&self, commit: Option<Commit>, subdir: Option<String>) -> StreamTree {
         let state = &self.journal.state;
         let mut bases = Vec::new();
-        if self.is_in_place() {
-            let deployed = state.deployed.as_ref().map(|d| d.commit.clone());
-            let begun = state.started.as_ref().map(|s| s.commit.clone());
-            let kept = state.failed.as_ref().filter(|f| f.live).map(|f| f.commit.clone());
-            let unsure = begun.is_some() || self.force == Force::Yes;
-            if deployed.is_some() || unsure {
-                // Forced, or first deploy interrupted: every file is written, wherever it may be now.
-                if deployed.is_none() || self.force == Force::Yes {
-                    bases.push(None);
-                }
-                bases.extend([deployed, begun, kept].into_iter().flatten().map(Some));
+        if self.is_in_place() && !self.is_new_here() {
+            // Forced, or a first deploy that did not end: every file is written, wherever it may be now.
+            if state.deployed.is_none() || self.force == Force::Yes {
+                bases.push(None);
             }
+            bases.extend(state.deployed.iter().map(|d| Some(d.published())));
+            bases.extend(state.stray.iter().cloned().map(Some));
         }
-        StreamTree {
-            commit,
-            subdir: self.app.source.subdir.clone(),
-            shared: if self.is_in_place() { Vec::new() } else { self.app.target.shared.clone() },
-            bases,
-        }
+        StreamTree { commit, subdir, shared: shared(self.app), bases }
     }
 
     /// Puts it on record. When that fails, what was staged goes: a disk that is full must not get fuller.

@@ -6,10 +6,10 @@ use super::live::Destination;
 use super::{Begun, Reached, Road, Setback, SetbackCause, now};
 use crate::config::OnFailure;
 use crate::event;
-use crate::journal::state::{Deployed, Kind};
+use crate::journal::state::{Deployed, Kind, Published};
 use crate::outcome::{Class, Failure, Outcome};
 use crate::processes::messages::StagerReply;
-use crate::stages::record;
+use crate::stages::record::{self, Live};
 
 impl Road<'_> {
     pub fn succeed(&mut self, begun: Begun) -> Result<Outcome> {
@@ -25,24 +25,23 @@ impl Road<'_> {
     }
 
     /// Takes back what was begun, as far as the app wants that, and records it.
-    pub fn fail(&mut self, begun: Begun, setback: Setback) -> Result<Outcome> {
+    pub fn fail(&mut self, mut begun: Begun, setback: Setback) -> Result<Outcome> {
         let mut failure = setback.failure;
+        // Before this deploy another one may have been cut short: then what is live is not what is
+        // deployed, however early this one failed.
+        let is_clean = begun.before.started.is_none() && begun.before.stray.is_empty();
         let undone = match setback.reached {
-            Reached::Build => Undone::NothingToDo,
-            Reached::Live => self.undo(&begun, setback.cause),
+            Reached::Build if is_clean => Undone::NothingToDo,
+            _ => self.undo(&mut begun, setback.cause, setback.reached),
         };
         undone.tell(&mut failure);
         let reason = failure.message.clone();
-        let restored = !matches!(undone, Undone::NotRestored(_));
+        let live = undone.live();
         let result = match setback.cause {
-            SetbackCause::Stopped => record::Result::Interrupted { reason },
-            SetbackCause::Machine => record::Result::Error { reason, restored },
-            // A live tree that is neither old nor new is an interrupted deploy, whoever began it.
-            _ if !restored => record::Result::Error { reason, restored },
-            SetbackCause::NotNow => record::Result::Deferred { reason },
-            SetbackCause::Commit => {
-                record::Result::Failed { reason, exit: setback.exit, live: matches!(undone, Undone::Kept) }
-            }
+            SetbackCause::Stopped => record::Result::Interrupted { reason, live },
+            SetbackCause::Machine => record::Result::Error { reason, live },
+            SetbackCause::NotNow => record::Result::Deferred { reason, live },
+            SetbackCause::Commit => record::Result::Failed { reason, exit: setback.exit, live },
         };
         let outcome = result.ending().word();
         let commit = &begun.facts.commit;
@@ -79,9 +78,9 @@ impl Road<'_> {
         Err(failure.into())
     }
 
-    fn undo(&mut self, begun: &Begun, cause: SetbackCause) -> Undone {
+    fn undo(&mut self, begun: &mut Begun, cause: SetbackCause, reached: Reached) -> Undone {
         let policy = self.app.deploy.on_failure;
-        if cause == SetbackCause::Commit && policy == OnFailure::Keep {
+        if cause == SetbackCause::Commit && policy == OnFailure::Keep && reached == Reached::Live {
             return Undone::Kept;
         }
         if let Err(e) = self.restore(begun) {
@@ -113,19 +112,32 @@ impl Road<'_> {
     }
 
     /// Makes live what was live before: a link, or with the layout `in-place` the files that differ.
-    fn restore(&mut self, begun: &Begun) -> Result<()> {
+    fn restore(&mut self, begun: &mut Begun) -> Result<()> {
         self.enter("rollback")?;
-        let former = begun.before.deployed.as_ref();
-        if !self.is_in_place() {
-            return self.shop.restore(former.and_then(|d| d.release.clone()));
+        let former = begun.before.deployed.clone();
+        let published = former.as_ref().map(|d| (d.commit.clone(), d.subdir.clone())).unzip();
+        let (commit, subdir) = (published.0, published.1.flatten());
+        if self.is_in_place() {
+            // The journal says what was begun, so whatever may be live is reckoned with.
+            let mut tree = self.tree(commit, subdir);
+            let this = Published { commit: begun.facts.commit.clone(), subdir: begun.facts.subdir.clone() };
+            if !tree.bases.contains(&Some(this.clone())) {
+                tree.bases.push(Some(this));
+            }
+            self.shop.stage("rollback", tree, None)?;
+            return self.shop.activate("rollback");
         }
-        // The journal says "started" now, so what may be live is reckoned with in full.
-        let mut tree = self.tree(former.map(|d| d.commit.clone()));
-        if !tree.bases.contains(&Some(begun.facts.commit.clone())) {
-            tree.bases.push(Some(begun.facts.commit.clone()));
-        }
-        self.shop.stage("rollback", tree, None)?;
-        self.shop.activate("rollback")
+        let release = former.as_ref().and_then(|d| d.release.clone());
+        let Err(e) = self.shop.restore(release) else { return Ok(()) };
+        let Some(former) = &mut begun.before.deployed else { return Err(e) };
+        // Somebody removed it, or the target is another folder now. The repository still has it.
+        event!(WARN, "rollback.restaged", app = self.app.name.as_str(), stage = "rollback", commit = former.commit.as_str(), error = format!("{e:#}"); "the former release is written anew");
+        let name = record::release_name(&former.commit, &self.journal.state, now());
+        let tree = self.tree(commit, subdir);
+        self.shop.stage(&name, tree, None)?;
+        self.shop.activate(&name)?;
+        former.release = Some(name);
+        Ok(())
     }
 
     fn finish(&mut self, begun: &Begun, result: &record::Result) -> Result<()> {
@@ -170,6 +182,15 @@ enum Undone {
 }
 
 impl Undone {
+    fn live(&self) -> Live {
+        match self {
+            Undone::NothingToDo => Live::Untouched,
+            Undone::Kept => Live::Failed,
+            Undone::Nothing | Undone::Restored(..) => Live::Former,
+            Undone::NotRestored(_) => Live::Unsure,
+        }
+    }
+
     fn tell(&self, failure: &mut Failure) {
         let line = match self {
             Undone::NothingToDo => "nothing live was changed".to_owned(),

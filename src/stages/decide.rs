@@ -75,19 +75,20 @@ pub fn decide(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> D
     if policy.force == Force::Yes {
         return deploy(Kind::Deploy, Why::Forced);
     }
+    let failed = state.failed.as_ref().filter(|f| f.commit == *tip);
+    if let Some(failed) = failed.filter(|f| f.attempts >= policy.retries) {
+        return Decision::Skip {
+            why: format!(
+                "broken: {} of {} attempts at this commit failed ({}); it waits for another commit",
+                failed.attempts, policy.retries, failed.reason
+            ),
+        };
+    }
     // What was begun and not ended may be live in part: nothing else is looked at before it is mended.
     if state.started.is_some() {
         return deploy(Kind::Retry, Why::Interrupted);
     }
-    if let Some(failed) = state.failed.as_ref().filter(|f| f.commit == *tip) {
-        if failed.attempts >= policy.retries {
-            return Decision::Skip {
-                why: format!(
-                    "broken: {} of {} attempts at this commit failed ({}); it waits for another commit",
-                    failed.attempts, policy.retries, failed.reason
-                ),
-            };
-        }
+    if let Some(failed) = failed {
         let kind = if failed.attempts == 0 { Kind::Deploy } else { Kind::Retry };
         return deploy(kind, Why::Again(failed.attempts + 1));
     }
@@ -97,12 +98,13 @@ pub fn decide(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> D
             _ => deploy(Kind::Deploy, Why::First),
         };
     };
-    // With on_failure = "keep" the failed commit is what is live; the deployed one must be put back.
-    if deployed.commit == *tip && state.failed.as_ref().is_none_or(|f| !f.live) {
+    // What is live besides it (a failed commit that was kept, for one) gives way first.
+    if deployed.commit == *tip && state.stray.is_empty() {
         return Decision::Unchanged;
     }
     if let Some(skipped) = &state.skipped
         && skipped.commit == *tip
+        && state.stray.is_empty()
         && skipped.paths == policy.paths
     {
         return Decision::Unchanged;
@@ -154,11 +156,22 @@ mod tests {
     }
 
     fn deployed(digit: char) -> Option<Deployed> {
-        Some(Deployed { commit: commit(digit), release: None, at: at(0), run: "r".into() })
+        Some(Deployed {
+            commit: commit(digit),
+            release: None,
+            at: at(0),
+            run: "r".into(),
+            subdir: None,
+            place: Place { directory: "/srv/x".into(), layout: crate::config::Layout::Releases },
+        })
     }
 
-    fn failed(digit: char, attempts: u32, live: bool) -> Option<Failed> {
-        Some(Failed { commit: commit(digit), attempts, since: at(0), reason: "exit 1".into(), release: None, live })
+    fn failed(digit: char, attempts: u32) -> Option<Failed> {
+        Some(Failed { commit: commit(digit), attempts, since: at(0), reason: "exit 1".into(), release: None })
+    }
+
+    fn stray(digit: char) -> Vec<Published> {
+        vec![Published { commit: commit(digit), subdir: None }]
     }
 
     fn started(digit: char) -> Option<Started> {
@@ -191,49 +204,49 @@ mod tests {
             ("a push", ok(), Force::No, deploy(Kind::Deploy, Why::NewCommit), "pending"),
             (
                 "failed once",
-                State { failed: failed('b', 1, false), ..ok() },
+                State { failed: failed('b', 1), ..ok() },
                 Force::No,
                 deploy(Kind::Retry, Why::Again(2)),
                 "failed",
             ),
             (
                 "said not now",
-                State { failed: failed('b', 0, false), ..ok() },
+                State { failed: failed('b', 0), ..ok() },
                 Force::No,
                 deploy(Kind::Deploy, Why::Again(1)),
                 "pending",
             ),
             (
                 "broken, forced",
-                State { failed: failed('b', 3, false), ..ok() },
+                State { failed: failed('b', 3), ..ok() },
                 Force::Yes,
                 deploy(Kind::Deploy, Why::Forced),
                 "broken",
             ),
             (
                 "another failed before",
-                State { failed: failed('c', 3, false), ..ok() },
+                State { failed: failed('c', 3), ..ok() },
                 Force::No,
                 deploy(Kind::Deploy, Why::NewCommit),
                 "pending",
             ),
             (
                 "pushed back to the deployed",
-                State { failed: failed('c', 1, false), ..same() },
+                State { failed: failed('c', 1), ..same() },
                 Force::No,
                 Decision::Unchanged,
                 "ok",
             ),
             (
                 "pushed back, the failed one is live",
-                State { failed: failed('c', 1, true), ..same() },
+                State { failed: failed('c', 1), stray: stray('c'), ..same() },
                 Force::No,
                 deploy(Kind::Deploy, Why::NewCommit),
                 "pending",
             ),
             (
                 "first one failed",
-                State { failed: failed('b', 1, false), ..new() },
+                State { failed: failed('b', 1), ..new() },
                 Force::No,
                 deploy(Kind::Retry, Why::Again(2)),
                 "failed",
@@ -304,7 +317,7 @@ mod tests {
         }
         let policy = Policy { retries: 3, paths: &paths, force: Force::No };
         assert_eq!(state_word(&ok(), None, &policy, at(100)), "unreachable");
-        let broken = State { failed: failed('b', 3, false), ..ok() };
+        let broken = State { failed: failed('b', 3), ..ok() };
         assert!(
             matches!(decide(&broken, &commit('b'), &policy, at(100)), Decision::Skip { why } if why.starts_with("broken"))
         );

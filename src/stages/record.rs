@@ -15,8 +15,23 @@ pub struct Facts {
     pub reference: String,
     pub commit: Commit,
     pub release: Option<String>,
+    pub subdir: Option<String>,
+    pub place: Place,
     pub who: String,
     pub began: Timestamp,
+}
+
+/// What is live after a deploy that did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// What was live before: nothing was touched, for better or worse.
+    Untouched,
+    /// What is deployed, put back.
+    Former,
+    /// The failed commit (`on_failure = "keep"`).
+    Failed,
+    /// Something in between: putting it back failed.
+    Unsure,
 }
 
 /// How it ended.
@@ -26,20 +41,22 @@ pub enum Result {
     Failed {
         reason: String,
         exit: Option<i32>,
-        live: bool,
+        live: Live,
     },
     /// The script said 75.
     Deferred {
         reason: String,
+        live: Live,
     },
     /// poller was told to stop.
     Interrupted {
         reason: String,
+        live: Live,
     },
     /// Something of this machine, not of the commit.
     Error {
         reason: String,
-        restored: bool,
+        live: Live,
     },
 }
 
@@ -67,8 +84,8 @@ pub fn run(
         None => (None, None),
         Some(Result::Deployed) => (Some(0), None),
         Some(Result::Failed { reason, exit, .. }) => (*exit, Some(reason)),
-        Some(Result::Deferred { reason }) => (Some(75), Some(reason)),
-        Some(Result::Interrupted { reason } | Result::Error { reason, .. }) => (None, Some(reason)),
+        Some(Result::Deferred { reason, .. }) => (Some(75), Some(reason)),
+        Some(Result::Interrupted { reason, .. } | Result::Error { reason, .. }) => (None, Some(reason)),
     };
     Run {
         id: facts.run.clone(),
@@ -95,7 +112,17 @@ pub fn begun(state: &State, facts: &Facts) -> State {
         run: facts.run.clone(),
         told: false,
     };
-    State { started: Some(started), ..state.clone() }
+    State { started: Some(started), stray: with(&state.stray, facts), ..state.clone() }
+}
+
+/// A list, so that a second deploy that is cut short does not make the first one forgotten.
+fn with(stray: &[Published], facts: &Facts) -> Vec<Published> {
+    let mut all = stray.to_vec();
+    let this = Published { commit: facts.commit.clone(), subdir: facts.subdir.clone() };
+    if !all.contains(&this) {
+        all.push(this);
+    }
+    all
 }
 
 /// What is written, first thing, about a deploy that a killed run left without an end.
@@ -128,39 +155,55 @@ fn told(mut state: State) -> State {
 /// The state after it. `state` is the one from before the deploy.
 pub fn ended(state: &State, facts: &Facts, result: &Result, now: Timestamp) -> State {
     match result {
-        Result::Deployed => {
-            let deployed = Deployed {
-                commit: facts.commit.clone(),
-                release: facts.release.clone(),
-                at: now,
-                run: facts.run.clone(),
-            };
-            // A redeploy of the same commit does not make it its own predecessor.
-            let previous = match &state.deployed {
-                Some(before) if before.commit != facts.commit => Some(before.clone()),
-                _ => state.previous.clone(),
-            };
-            State { deployed: Some(deployed), previous, frozen: state.frozen.clone(), ..State::default() }
+        Result::Deployed => deployed(state, facts, now),
+        Result::Failed { reason, live, .. } => failed(after(state, facts, *live), state, facts, reason, 1, now),
+        Result::Deferred { reason, live } => failed(after(state, facts, *live), state, facts, reason, 0, now),
+        // The next run finds it and names it.
+        Result::Interrupted { live, .. } => {
+            let stray = after(state, facts, *live).stray;
+            told(State { stray, ..begun(state, facts) })
         }
-        Result::Failed { reason, live, .. } => failed(state, facts, reason, 1, *live, now),
-        Result::Deferred { reason } => failed(state, facts, reason, 0, false, now),
-        // The next run finds it, names it, and goes over everything that may be half done.
-        Result::Interrupted { .. } | Result::Error { restored: false, .. } => begun(state, facts),
-        Result::Error { restored: true, .. } => State { started: None, ..state.clone() },
+        Result::Error { live, .. } => after(state, facts, *live),
     }
 }
 
-fn failed(state: &State, facts: &Facts, reason: &str, count: u32, live: bool, now: Timestamp) -> State {
-    let before = state.failed.as_ref().filter(|f| f.commit == facts.commit);
+fn deployed(state: &State, facts: &Facts, now: Timestamp) -> State {
+    let deployed = Deployed {
+        commit: facts.commit.clone(),
+        release: facts.release.clone(),
+        at: now,
+        run: facts.run.clone(),
+        subdir: facts.subdir.clone(),
+        place: facts.place.clone(),
+    };
+    // A redeploy of the same commit does not make it its own predecessor.
+    let previous = match &state.deployed {
+        Some(before) if before.commit != facts.commit => Some(before.clone()),
+        _ => state.previous.clone(),
+    };
+    State { deployed: Some(deployed), previous, frozen: state.frozen.clone(), ..State::default() }
+}
+
+/// What a deploy that did not succeed leaves behind.
+fn after(state: &State, facts: &Facts, live: Live) -> State {
+    match live {
+        Live::Untouched => state.clone(),
+        Live::Former => State { started: None, stray: Vec::new(), ..state.clone() },
+        Live::Failed => State { started: None, stray: with(&[], facts), ..state.clone() },
+        Live::Unsure => told(begun(state, facts)),
+    }
+}
+
+fn failed(after: State, before: &State, facts: &Facts, reason: &str, count: u32, now: Timestamp) -> State {
+    let same = before.failed.as_ref().filter(|f| f.commit == facts.commit);
     let failed = Failed {
         commit: facts.commit.clone(),
-        attempts: before.map_or(0, |f| f.attempts) + count,
-        since: before.map_or(now, |f| f.since),
+        attempts: same.map_or(0, |f| f.attempts) + count,
+        since: same.map_or(now, |f| f.since),
         reason: reason.to_owned(),
         release: facts.release.clone(),
-        live,
     };
-    State { failed: Some(failed), started: None, refused: None, skipped: None, ..state.clone() }
+    State { failed: Some(failed), refused: None, skipped: None, ..after }
 }
 
 /// The name of a release: the time first, so that names sort by age, and later than any known one, so
@@ -205,6 +248,8 @@ mod tests {
             reference: "refs/heads/main".into(),
             commit: commit(digit),
             release: Some(format!("x-{digit}")),
+            subdir: None,
+            place: Place { directory: "/srv/x".into(), layout: crate::config::Layout::Releases },
             who: "root".into(),
             began: at(1),
         }
@@ -214,7 +259,7 @@ mod tests {
     fn a_success_moves_what_was_deployed_to_previous_and_forgets_failures() {
         let one = ended(&State::default(), &facts('a'), &Result::Deployed, at(2));
         assert_eq!((&one.deployed.as_ref().unwrap().commit, &one.previous), (&commit('a'), &None));
-        let bad = Result::Failed { reason: "exit 1".into(), exit: Some(1), live: false };
+        let bad = Result::Failed { reason: "exit 1".into(), exit: Some(1), live: Live::Former };
         let failing = ended(&one, &facts('b'), &bad, at(3));
         assert_eq!(failing.failed.as_ref().unwrap().attempts, 1);
         let failing = ended(&failing, &facts('b'), &bad, at(4));
@@ -228,13 +273,37 @@ mod tests {
 
     #[test]
     fn not_now_does_not_count_and_an_interruption_is_remembered() {
-        let deferred = ended(&State::default(), &facts('a'), &Result::Deferred { reason: "75".into() }, at(2));
+        let deferred =
+            ended(&State::default(), &facts('a'), &Result::Deferred { reason: "75".into(), live: Live::Former }, at(2));
         assert_eq!(deferred.failed.unwrap().attempts, 0);
-        let cut = ended(&State::default(), &facts('a'), &Result::Interrupted { reason: "TERM".into() }, at(2));
+        let cut = ended(
+            &State::default(),
+            &facts('a'),
+            &Result::Interrupted { reason: "TERM".into(), live: Live::Former },
+            at(2),
+        );
         assert_eq!(cut.started.unwrap().commit, commit('a'));
         let full =
-            ended(&State::default(), &facts('a'), &Result::Error { reason: "full".into(), restored: true }, at(2));
+            ended(&State::default(), &facts('a'), &Result::Error { reason: "full".into(), live: Live::Former }, at(2));
         assert_eq!(full, State::default());
+    }
+
+    #[test]
+    fn what_may_be_live_is_remembered_until_something_is_put_back_or_deployed() {
+        let one = ended(&State::default(), &facts('a'), &Result::Deployed, at(1));
+        let killed_twice = begun(&begun(&one, &facts('b')), &facts('c'));
+        let commits: Vec<_> = killed_twice.stray.iter().map(|p| p.commit.clone()).collect();
+        assert_eq!(commits, [commit('b'), commit('c')]);
+        let bad = |live| Result::Failed { reason: String::new(), exit: Some(1), live };
+        let stray = |live| ended(&killed_twice, &facts('d'), &bad(live), at(2)).stray.len();
+        assert_eq!(
+            (stray(Live::Untouched), stray(Live::Former), stray(Live::Failed), stray(Live::Unsure)),
+            (2, 0, 1, 3)
+        );
+        assert!(ended(&killed_twice, &facts('d'), &Result::Deployed, at(2)).stray.is_empty());
+        let interrupted =
+            ended(&one, &facts('b'), &Result::Interrupted { reason: String::new(), live: Live::Former }, at(2));
+        assert!(interrupted.started.is_some_and(|s| s.told), "its own entry says how it ended");
     }
 
     #[test]
@@ -248,7 +317,7 @@ mod tests {
         state.failed = ended(
             &state,
             &Facts { release: Some(second.clone()), ..facts('b') },
-            &Result::Failed { reason: String::new(), exit: None, live: false },
+            &Result::Failed { reason: String::new(), exit: None, live: Live::Former },
             at(0),
         )
         .failed;

@@ -10,9 +10,11 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use git2::{Odb, Repository};
 
+use super::stage::REVISION;
 use super::tree::{self, Kind, Leaf};
 use super::verify::published_tree;
 use crate::commit::Commit;
+use crate::journal::state::Published;
 use crate::processes::messages::StreamTree;
 use crate::processes::wire::write_frame;
 
@@ -35,7 +37,7 @@ pub fn stream(repo: &Repository, request: &StreamTree, to: &mut impl Write) -> R
     let publish = |commit: &Commit| published_tree(repo, commit.oid()?, request.subdir.as_deref());
     let tree = request.commit.as_ref().map(publish).transpose()?;
     for (path, change) in changes(repo, &odb, tree, request)? {
-        if is_shared(&path, &request.shared) || path == b"REVISION" {
+        if is_shared(&path, &request.shared) || is_shared(&path, &[REVISION.to_owned()]) {
             continue;
         }
         match change {
@@ -62,7 +64,7 @@ fn changes(
         let leaves = tree.map_or(Ok(tree::Leaves::new()), |tree| tree::leaves(odb, tree))?;
         return Ok(leaves.into_iter().map(|(path, leaf)| (path, Change::Write(leaf, NEW))).collect());
     }
-    let base_trees: Vec<_> = request.bases.iter().map(|base| base_tree(repo, base, request)).collect::<Result<_>>()?;
+    let base_trees: Vec<_> = request.bases.iter().map(|base| base_tree(repo, base)).collect::<Result<_>>()?;
     let mut found = BTreeMap::new();
     for &base in &base_trees {
         for (path, (old, new)) in tree::changes(odb, base, tree)? {
@@ -90,12 +92,15 @@ fn changes(
     Ok(found)
 }
 
-/// None when the folder that is published was not there yet.
-fn base_tree(repo: &Repository, base: &Option<Commit>, request: &StreamTree) -> Result<Option<git2::Oid>> {
-    let Some(base) = base else { return Ok(None) };
-    let id = base.oid()?;
-    repo.find_commit(id).with_context(|| format!("the commit {id}, which is live"))?;
-    Ok(published_tree(repo, id, request.subdir.as_deref()).ok())
+/// None when the folder that was published is not in that commit.
+fn base_tree(repo: &Repository, base: &Option<Published>) -> Result<Option<git2::Oid>> {
+    let Some(Published { commit, subdir }) = base else { return Ok(None) };
+    let id = commit.oid()?;
+    let whole = repo.find_commit(id).with_context(|| format!("the commit {id}, which is live"))?.tree_id();
+    match subdir {
+        None => Ok(Some(whole)),
+        Some(folder) => tree::subtree(&repo.odb()?, whole, folder),
+    }
 }
 
 /// Whether a path is, or lies in, something that is linked to `shared/`.

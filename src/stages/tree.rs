@@ -122,20 +122,16 @@ fn enter(path: &mut Vec<u8>, name: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The tree of a folder in a commit's tree.
-pub fn subtree(odb: &Odb, tree: Oid, folder: &str) -> Result<Oid> {
+/// The tree of a folder in a commit's tree; None where there is none.
+pub fn subtree(odb: &Odb, tree: Oid, folder: &str) -> Result<Option<Oid>> {
     let mut here = tree;
     for part in folder.split('/').filter(|p| !p.is_empty() && *p != ".") {
         here = match items(odb, here, folder.as_bytes(), 0)?.remove(part.as_bytes()) {
             Some(Item::Tree(id)) => id,
-            _ => {
-                return Err(Failure::new(Class::Config, format!("the commit has no folder `{}`", printable(folder)))
-                    .help("check `[source] subdir`")
-                    .into());
-            }
+            _ => return Ok(None),
         };
     }
-    Ok(here)
+    Ok(Some(here))
 }
 
 /// One tree's entries, each name and mode judged.

@@ -38,7 +38,7 @@ pub fn verify(repo: &Repository, commit: &Commit, request: &Verify) -> Result<Ve
                 .into(),
         );
     }
-    if leaves.contains_key(REVISION.as_bytes()) {
+    if leaves.keys().any(|path| is_shared(path, &[REVISION.to_owned()])) {
         verified.warnings.push(format!("`{REVISION}` of the repository is not published: poller writes its own"));
     }
     // A redeploy of the same commit is asked for by hand: the filter has no say then.
@@ -65,7 +65,11 @@ pub fn published_tree(repo: &Repository, commit: Oid, subdir: Option<&str>) -> R
     let whole = root(repo, commit)?;
     match subdir {
         None => Ok(whole),
-        Some(folder) => tree::subtree(&repo.odb()?, whole, folder),
+        Some(folder) => tree::subtree(&repo.odb()?, whole, folder)?.ok_or_else(|| {
+            Failure::new(Class::Config, format!("the commit has no folder `{}`", printable(folder)))
+                .help("check `[source] subdir`")
+                .into()
+        }),
     }
 }
 

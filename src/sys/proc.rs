@@ -41,7 +41,8 @@ pub struct Entry {
 
 impl Entry {
     pub fn read(pid: i32) -> Option<Entry> {
-        Entry::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        // A name is any bytes, and the kernel cuts it where it likes: in the middle of a character, too.
+        Entry::parse(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
     }
 
     /// The name is in parentheses and may hold anything, parentheses and spaces too.

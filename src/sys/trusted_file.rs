@@ -64,9 +64,20 @@ pub fn check_program(path: &Path) -> Result<()> {
     walk(path).map(drop)
 }
 
-/// Checks a folder in which only root or the caller may make files.
+/// Checks a folder in which only root or the caller may make files. A sticky one will do on the way to
+/// it, but not for itself: there others could be first with a name.
 pub fn check_folder(path: &Path) -> Result<()> {
-    walk(path).map(drop)
+    let stat = fstat(walk(path)?)?;
+    if stat.st_mode & 0o002 != 0 || (stat.st_mode & 0o020 != 0 && stat.st_gid != 0) {
+        return Err(refused(format!(
+            "others can make files in {} (mode {:04o}), so it is not trusted",
+            path.display(),
+            stat.st_mode & 0o7777
+        ))
+        .help("name a folder of poller's own in `[paths]`")
+        .into());
+    }
+    Ok(())
 }
 
 /// Opens `path` (O_PATH) and judges it and everything on the way.
