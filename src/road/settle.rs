@@ -12,16 +12,28 @@ use crate::processes::messages::StagerReply;
 use crate::stages::record::{self, Live};
 
 impl Road<'_> {
-    pub fn succeed(&mut self, begun: Begun) -> Result<Outcome> {
-        self.enter("record")?;
+    pub fn succeed(&mut self, mut begun: Begun) -> Result<Outcome> {
         let result = record::Result::Deployed;
-        self.finish(&begun, &result)?;
+        if let Err(e) = self.enter("record").and_then(|()| self.finish(&begun, &result)) {
+            return Err(self.unrecorded(&mut begun, Failure::of(e)).into());
+        }
         let facts = &begun.facts;
         let milliseconds: u64 = self.ms.values().sum();
         let from = begun.before.deployed.as_ref().map(|d| d.commit.clone());
         event!(INFO, "deploy.finished", app = self.name(), stage = "record", commit = facts.commit.as_str(), previous = from.as_ref().map(|c| c.as_str()), outcome = "deployed", exit = 0, ms = milliseconds; "deployed {}", facts.commit.short());
         self.retire(begun.before.failed.as_ref().and_then(|f| f.release.clone()));
         Ok(Outcome::Deployed { from: from.map(String::from), to: facts.commit.to_string(), milliseconds })
+    }
+
+    /// A success that cannot be recorded is none: a full disk never changes what is live. The journal
+    /// still says "started", so the next run takes the deploy up again.
+    fn unrecorded(&mut self, begun: &mut Begun, why: Failure) -> Failure {
+        let commit = begun.facts.commit.clone();
+        let message = format!("{} was deployed, but that could not be recorded: {}", commit.short(), why.message);
+        let mut failure = Failure { message, ..why };
+        event!(ERROR, "deploy.finished", app = self.name(), stage = "record", commit = commit.as_str(), outcome = "error", error = failure.message.as_str(); "taken back");
+        self.undo(begun, SetbackCause::Commit, Reached::Live).tell(&mut failure);
+        failure
     }
 
     /// Takes back what was begun, as far as the app wants that, and records it.
@@ -51,7 +63,11 @@ impl Road<'_> {
         } else {
             event!(INFO, "deploy.finished", app = self.name(), stage = "record", commit = commit.as_str(), outcome = outcome, exit = setback.exit.map(i64::from); "not now");
         }
-        self.finish(&begun, &result)?;
+        if let Err(e) = self.finish(&begun, &result) {
+            // Both are to be known; the next run finds the deploy begun and takes it up again.
+            failure.help.push(format!("and this could not be recorded: {}", Failure::of(e).message));
+            return Err(Failure { class: Class::Io, ..failure }.into());
+        }
         let attempts = self.journal.state.failed.as_ref().map_or(0, |f| f.attempts);
         // The failed release is left for a look; the one of the attempt before goes.
         self.retire(begun.before.failed.as_ref().and_then(|f| f.release.clone()));

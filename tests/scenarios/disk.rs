@@ -135,7 +135,7 @@ fn the_repositories_disk_is_full_when_the_outcome_is_to_be_recorded() {
     needs_root!();
     let world = World::new("record full");
     world.mount_tmpfs(&world.state(), "size=2m", Some(&world.fetcher));
-    world.deployed();
+    let first = world.deployed();
     let flag = world.notes("full");
     let script =
         format!("n=0; while ! test -e '{}' && test $n -lt 200; do n=$((n+1)); sleep 0.1; done", flag.display());
@@ -144,8 +144,9 @@ fn the_repositories_disk_is_full_when_the_outcome_is_to_be_recorded() {
     world.wait_for_script("deploy.sh");
     fill(&world.state());
     fs::write(&flag, "").unwrap();
-    running.wait().expect(74);
+    running.wait().expect(74).says("could not be recorded");
     world.expect_no_processes();
+    world.expect_live("site", &first);
     fs::remove_file(world.state().join("filler")).unwrap();
     world.poll(&[]).expect(0);
     world.expect_live("site", &second);
