@@ -49,6 +49,14 @@ fn poll(cli: &Cli) -> Result<u8> {
     let context = context(cli, &config, signals, fetch_account)?;
     let apps = selection.apps.len() + selection.broken.len();
     event!(INFO, "run.started", stage = "lock", version = env!("CARGO_PKG_VERSION"); "{}", plural(apps, "app"));
+    for app in &selection.elsewhere {
+        event!(DEBUG, "poll.elsewhere", app = app.name.as_str(), stage = "decide"; "not for this host: {:?}", app.source.hosts);
+        if !cli.apps.is_empty() {
+            context
+                .console
+                .note(&format!("- {}: not for this host, {} (hosts = {:?})", app.name, context.host, app.source.hosts));
+        }
+    }
 
     let mut all: Vec<Ended> = Vec::new();
     for (name, failure) in selection.broken {
@@ -85,6 +93,8 @@ fn context(cli: &Cli, config: &Config, signals: SigSet, fetch_account: Option<Ac
 
 pub struct Selection<'c> {
     pub apps: Vec<&'c App>,
+    /// Apps of other hosts.
+    pub elsewhere: Vec<&'c App>,
     pub broken: Vec<(String, Failure)>,
 }
 
@@ -98,14 +108,10 @@ pub fn select<'c>(config: &'c Config, named: &[String]) -> Result<Selection<'c>>
             if known.is_empty() { "there are none yet".to_owned() } else { format!("there are: {}", known.join(", ")) };
         return Err(Failure::new(Class::Usage, format!("there is no app `{}`", printable(name))).help(known).into());
     }
-    Ok(Selection {
-        apps: config
-            .apps
-            .iter()
-            .filter(|a| wanted(a.name.as_str()) && a.source.applies_to(&config.host.name))
-            .collect(),
-        broken: config.broken.iter().filter(|b| wanted(&b.name)).map(|b| (b.name.clone(), broken(&b.error))).collect(),
-    })
+    let chosen = config.apps.iter().filter(|a| wanted(a.name.as_str()));
+    let (apps, elsewhere) = chosen.partition(|a| a.source.applies_to(&config.host.name));
+    let broken = config.broken.iter().filter(|b| wanted(&b.name)).map(|b| (b.name.clone(), broken(&b.error))).collect();
+    Ok(Selection { apps, elsewhere, broken })
 }
 
 /// The error belongs to the configuration, so its failure is made from what it shows.

@@ -60,6 +60,13 @@ impl Console {
         }
     }
 
+    /// Something that only somebody who watches wants to know.
+    pub fn note(&self, text: &str) {
+        if self.watched {
+            self.line(Tone::Plain, text);
+        }
+    }
+
     /// A line of a script; the text is printable already.
     pub fn output(&self, app: &str, text: &str) {
         if self.watched {

@@ -233,7 +233,7 @@ struct Quarantine(PathBuf);
 
 impl Quarantine {
     fn new() -> Result<Quarantine> {
-        let template = std::env::temp_dir().join("poller-dry-run-XXXXXX");
+        let template = std::env::temp_dir().join(format!("poller-dry-run-{}", "X".repeat(6)));
         let path = nix::unistd::mkdtemp(&template).with_context(|| template.display().to_string())?;
         Ok(Quarantine(path))
     }

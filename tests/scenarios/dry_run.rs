@@ -40,6 +40,16 @@ fn a_dry_run_changes_nothing_when_there_is_something_new() {
     assert_eq!(world.ran().len(), 1);
     world.expect_no_leftovers("site");
     world.expect_no_processes();
+    // What it fetched went to a folder of the fetch user's, outside of all of poller's.
+    let left: Vec<_> = std::fs::read_dir("/tmp").unwrap().flatten().filter(|e| is_quarantine_of(&world, e)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn is_quarantine_of(world: &World, entry: &std::fs::DirEntry) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let is_one = entry.file_name().to_string_lossy().starts_with("poller-dry-run-");
+    // Other tests have their own at the same time; as an ordinary user they cannot be told apart.
+    is_one && nix::unistd::Uid::effective().is_root() && entry.metadata().is_ok_and(|m| m.uid() == world.fetcher.uid)
 }
 
 #[test]
