@@ -201,3 +201,31 @@ fn is_drop(line: &str) -> bool {
     let call = line.starts_with("setuid(") || line.starts_with("setresuid(");
     call && !line.contains("uid(0") && line.trim_end().ends_with("= 0")
 }
+
+#[test]
+fn a_lock_folder_in_which_everybody_can_make_files_is_refused_even_when_sticky() {
+    expect_refusal("sticky run", None, |world| {
+        fs::create_dir_all(world.run_dir()).unwrap();
+        chmod(&world.run_dir(), 0o1777)
+    });
+}
+
+#[test]
+fn a_pipe_in_the_metrics_files_place_hangs_nothing_and_a_file_is_written() {
+    let world = World::new("metrics");
+    let metrics = world.path("metrics.prom");
+    world.write_host_config(&format!("\n[metrics]\ntextfile = \"{}\"", metrics.display()));
+    let commit = world.deployed();
+    let text = fs::read_to_string(&metrics).unwrap();
+    for part in [
+        &format!("poller_app_info{{app=\"site\",commit=\"{commit}\",ref=\"refs/heads/main\",state=\"ok\"}} 1\n"),
+        "poller_app_state{app=\"site\",state=\"ok\"} 1\n",
+        "poller_deploys_total{app=\"site\",outcome=\"deployed\"} 1\n",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    fs::remove_file(&metrics).unwrap();
+    nix::unistd::mkfifo(&metrics, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+    world.poll(&[]).expect(0).silent().within(crate::support::seconds(20));
+    assert_eq!(world.events("report.failed").len(), 1);
+}
