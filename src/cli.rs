@@ -69,4 +69,25 @@ mod tests {
         assert!(Cli::try_parse_from(["poller", "--force", "todo"]).is_ok());
         assert!(Cli::try_parse_from(["poller", "-n", "--json", "a", "b"]).is_ok());
     }
+
+    #[test]
+    fn every_flag_and_exit_status_is_in_the_man_page() {
+        let page = include_str!("../docs/man/poller.8");
+        let command = Cli::command();
+        for argument in command.get_arguments() {
+            if let Some(long) = argument.get_long() {
+                // mdoc writes the first dash itself.
+                assert!(page.contains(&format!("Fl -{long}")), "--{long}");
+            }
+            if let Some(short) = argument.get_short() {
+                assert!(page.contains(&format!("Fl {short}")), "-{short}");
+            }
+        }
+        for subcommand in command.get_subcommands() {
+            assert!(page.contains(subcommand.get_name()), "{}", subcommand.get_name());
+        }
+        for code in [78, 77, 76, 74, 1, 69, 75, 0, 64, 70] {
+            assert!(page.contains(&format!(".It {code}")), "{code}");
+        }
+    }
 }

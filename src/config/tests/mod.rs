@@ -3,6 +3,7 @@
 mod meaning;
 mod problems;
 mod remotes;
+mod samples;
 mod values;
 
 use std::cell::RefCell;
