@@ -20,13 +20,11 @@ use crate::journal;
 use crate::outcome::{Class, Failure};
 use crate::remote::ls_refs::{self, Wanted};
 use crate::remote::session::{Session, Stage, timed_out};
-use crate::remote::{Complaint, Conversation, Protocol, local, openssh};
+use crate::remote::{A_MOMENT, Complaint, Conversation, Protocol, local, openssh};
 use crate::stages::probe;
 
 /// sshd's MaxSessions is 10.
 const CHANNELS: usize = 8;
-/// For a server's last words after a conversation went wrong.
-const A_MOMENT: Duration = Duration::from_secs(1);
 
 type Answers = Vec<(usize, Result<Tip, Failure>)>;
 
@@ -154,11 +152,12 @@ async fn ask(
         match ls_refs::ask(&mut conversation, &wanted).await {
             Ok(answer) => Ok(answer),
             Err(error) => {
-                // The complaint travels apart from the output and may come a moment later; the end of
-                // the conversation ends the wait, and so does a second, for a shell that stays open.
+                // The end of the conversation, then of the complaint; neither is waited for long, for a
+                // shell may stay open.
                 let mut rest = Vec::new();
                 let mut end = (&mut conversation).take(4096);
                 let _ = tokio::time::timeout(A_MOMENT, end.read_to_end(&mut rest)).await;
+                complaint.settled().await;
                 Err(probe::failure(url, error, complaint.text()))
             }
         }

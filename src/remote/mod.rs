@@ -11,7 +11,14 @@ pub mod transport;
 pub mod versions;
 pub mod wildcard;
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+/// For a server's last words after a conversation went wrong.
+pub const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// A conversation with `git-upload-pack`, whatever it runs through.
 pub trait Conversation: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -26,22 +33,43 @@ pub enum Protocol {
 }
 
 /// What the server's `git-upload-pack` wrote to its standard error: where forges say "no such repository".
-#[derive(Clone, Debug, Default)]
-pub struct Complaint(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+#[derive(Clone, Debug)]
+pub struct Complaint {
+    text: Arc<Mutex<Vec<u8>>>,
+    over: Arc<watch::Sender<bool>>,
+}
+
+impl Default for Complaint {
+    fn default() -> Self {
+        Complaint { text: Arc::default(), over: Arc::new(watch::Sender::new(false)) }
+    }
+}
 
 impl Complaint {
     /// Enough for a sentence; a server may write without end.
     const LONGEST: usize = 2000;
 
     pub fn push(&self, bytes: &[u8]) {
-        let mut text = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let mut text = self.text.lock().unwrap_or_else(|e| e.into_inner());
         let room = Self::LONGEST.saturating_sub(text.len());
         text.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
+    /// Nothing more will come.
+    pub fn end(&self) {
+        self.over.send_replace(true);
+    }
+
+    /// Waits for the server's last words, which travel apart from its output, but not long.
+    pub async fn settled(&self) {
+        let mut over = self.over.subscribe();
+        // The sender is held by this very value, so the only other end of the wait is the time limit.
+        let _ = tokio::time::timeout(A_MOMENT, over.wait_for(|over| *over)).await;
+    }
+
     /// One printable line; None when nothing was said.
     pub fn text(&self) -> Option<String> {
-        let bytes = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let bytes = self.text.lock().unwrap_or_else(|e| e.into_inner());
         let text = crate::report::printable(String::from_utf8_lossy(&bytes).trim());
         (!text.is_empty()).then_some(text)
     }

@@ -47,6 +47,7 @@ pub fn upload_pack(
         while let Ok(n @ 1..) = stderr.read(&mut buffer).await {
             heard.push(&buffer[..n]);
         }
+        heard.end();
     });
     Ok((Box::new(Piped { _child: child, stdin, stdout }), complaint))
 }

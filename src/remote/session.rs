@@ -325,7 +325,7 @@ fn conversation(channel: Channel<Msg>, complaint: Complaint) -> impl Conversatio
         while let Some(message) = from_server.wait().await {
             match message {
                 ChannelMsg::Data { data } => {
-                    let Ok(()) = filling.write_all(&data).await else { return };
+                    let Ok(()) = filling.write_all(&data).await else { break };
                 }
                 ChannelMsg::ExtendedData { data, .. } => complaint.push(&data),
                 // After Eof the exit status and late complaints still come.
@@ -333,6 +333,7 @@ fn conversation(channel: Channel<Msg>, complaint: Complaint) -> impl Conversatio
                 _ => {}
             }
         }
+        complaint.end();
     });
     Spoken { filled, writer: Box::pin(to_server.make_writer()) }
 }

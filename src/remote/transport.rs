@@ -28,6 +28,7 @@ pub struct Stream {
     timeout: Duration,
     url: String,
     broken: Broken,
+    complaint: Complaint,
 }
 
 /// Why a stream stopped, for whoever gets libgit2's paraphrase of it.
@@ -65,6 +66,7 @@ pub fn open(origin: &Origin) -> Result<(Stream, Broken, Complaint), Failure> {
         timeout: origin.timeout,
         url: origin.url.clone(),
         broken: broken.clone(),
+        complaint: complaint.clone(),
     };
     Ok((stream, broken, complaint))
 }
@@ -117,7 +119,11 @@ async fn limit<T>(timeout: Duration, work: impl Future<Output = T>) -> Result<T,
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.step("reading", async |conversation| conversation.read(buffer).await)
+        let read = self.step("reading", async |conversation| conversation.read(buffer).await);
+        if matches!(read, Ok(0) | Err(_)) {
+            self.runtime.block_on(self.complaint.settled());
+        }
+        read
     }
 }
 
