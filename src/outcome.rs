@@ -5,7 +5,6 @@
 //! It crosses the pipes between poller's processes, hence serde.
 
 use std::fmt;
-use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -108,17 +107,21 @@ impl Failure {
             }
             return failure;
         }
-        let failure = Failure::new(Class::Io, format!("{error:#}"));
-        match error.chain().find_map(|e| e.downcast_ref::<io::Error>()) {
-            Some(e) if is_full(e) => failure.help("make room (df -h, df -i); the next run goes on by itself"),
-            _ => failure,
-        }
+        let text = format!("{error:#}");
+        let failure = Failure::new(Class::Io, text.as_str());
+        if is_full(&text) { failure.help(MAKE_ROOM) } else { failure }
     }
 }
 
-/// Whether this error means that a disk, its inodes or a quota is used up.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+/// The remedy for a full disk.
+pub const MAKE_ROOM: &str = "make room (df -h, df -i); the next run goes on by itself";
+
+/// Whether an error is about a disk that takes nothing more. By its words: libgit2 puts the system's
+/// into its messages and keeps no number.
+pub fn is_full(text: &str) -> bool {
+    ["No space left on device", "Disk quota exceeded", "quota exceeded", "File too large", "Read-only file system"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 impl fmt::Display for Failure {
@@ -186,9 +189,12 @@ mod tests {
 
     #[test]
     fn a_full_disk_says_so() {
-        let full = io::Error::from_raw_os_error(nix::libc::ENOSPC);
+        let full = std::io::Error::from_raw_os_error(nix::libc::ENOSPC);
         let failure = Failure::of(Err::<(), _>(full).context("writing").unwrap_err());
         assert_eq!(failure.class, Class::Io);
-        assert!(failure.help[0].contains("make room"));
+        assert_eq!(failure.help, [MAKE_ROOM]);
+        let by_libgit2 = git2::Error::from_str("failed to write loose object: No space left on device");
+        assert_eq!(Failure::of(by_libgit2.into()).help, [MAKE_ROOM]);
+        assert!(Failure::of(git2::Error::from_str("bad object").into()).help.is_empty());
     }
 }

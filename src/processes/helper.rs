@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Role, wire};
-use crate::outcome::{Class, Failure};
+use crate::outcome::{Class, Failure, MAKE_ROOM};
 use crate::sys::account::Account;
 use crate::sys::privdrop::{Confinement, NewPrivileges, confine, pass_descriptor};
 use crate::sys::signals::{Cause, Stop, until};
@@ -156,8 +156,9 @@ impl Helper {
         }
         match status.signal().and_then(|s| Signal::try_from(s).ok()) {
             // libgit2 writes packs through memory maps: a full disk is a signal there.
-            Some(Signal::SIGBUS) => Failure::new(Class::Io, format!("the {role} could not write to the disk"))
-                .help("make room (df -h, df -i); the next run goes on by itself"),
+            Some(Signal::SIGBUS) => {
+                Failure::new(Class::Io, format!("the {role} could not write to the disk")).help(MAKE_ROOM)
+            }
             Some(Signal::SIGKILL) => Failure::new(Class::Io, format!("the {role} was killed from outside"))
                 .help("out of memory? look at: journalctl -k --grep 'Out of memory'"),
             Some(signal) => Failure::new(Class::Protocol, format!("the {role} crashed ({signal})"))

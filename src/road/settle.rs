@@ -57,8 +57,7 @@ impl Road<'_> {
         };
         let outcome = result.ending().word();
         let commit = &begun.facts.commit;
-        let level_is_error = setback.cause != SetbackCause::NotNow;
-        if level_is_error {
+        if setback.cause != SetbackCause::NotNow {
             event!(ERROR, "deploy.finished", app = self.name(), stage = "record", commit = commit.as_str(), outcome = outcome, exit = setback.exit.map(i64::from), ms = self.ms.values().sum::<u64>(), error = failure.message.as_str(); "not deployed");
         } else {
             event!(INFO, "deploy.finished", app = self.name(), stage = "record", commit = commit.as_str(), outcome = outcome, exit = setback.exit.map(i64::from); "not now");

@@ -12,7 +12,7 @@ use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Remote, Remo
 
 use crate::commit::Commit;
 use crate::journal;
-use crate::outcome::{Class, Failure};
+use crate::outcome::{Class, Failure, MAKE_ROOM, is_full};
 use crate::processes::messages::{Access, Fetch, Tip};
 use crate::remote::transport;
 use crate::sys::libgit2;
@@ -129,9 +129,8 @@ fn advertised(remote: &Remote, name: &str) -> Result<Option<Oid>, git2::Error> {
 /// What an error of libgit2 means to poller.
 fn failure_of(url: &str, e: &git2::Error, complaint: Option<String>) -> Failure {
     let text = crate::report::printable(e.message());
-    if is_local(&text) {
-        return Failure::new(Class::Io, format!("{url}: {text}"))
-            .help("make room (df -h, df -i); the next run goes on by itself");
+    if is_full(&text) {
+        return Failure::new(Class::Io, format!("{url}: {text}")).help(MAKE_ROOM);
     }
     let said = complaint.map(|c| format!(" (the server said: {c})")).unwrap_or_default();
     // The connection held and git on the other side gave up: its repository is damaged, or it is hostile.
@@ -144,13 +143,6 @@ fn failure_of(url: &str, e: &git2::Error, complaint: Option<String>) -> Failure 
     };
     Failure::new(class, format!("{url}: the fetch failed: {text}{said}"))
         .help("nothing was changed; the next poll tries again")
-}
-
-/// libgit2 puts the system's words into its message and keeps no number.
-fn is_local(text: &str) -> bool {
-    ["No space left on device", "Disk quota exceeded", "File too large", "Read-only file system"]
-        .iter()
-        .any(|t| text.contains(t))
 }
 
 /// The commit behind a tag object, or a failure for a ref that holds something else.

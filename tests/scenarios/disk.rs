@@ -144,7 +144,7 @@ fn the_repositories_disk_is_full_when_the_outcome_is_to_be_recorded() {
     world.wait_for_script("deploy.sh");
     fill(&world.state());
     fs::write(&flag, "").unwrap();
-    running.wait().expect(74).says("could not be recorded");
+    running.wait().expect(74).says("could not be recorded").says("make room");
     world.expect_no_processes();
     world.expect_live("site", &first);
     fs::remove_file(world.state().join("filler")).unwrap();
