@@ -2,16 +2,19 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
+use cli::{Cli, Command};
 use outcome::Class;
 use processes::Role;
+use stages::decide::Force;
 
 mod cli;
 mod commands;
 mod commit;
 mod config;
 mod journal;
+mod near;
 mod outcome;
 mod pipeline;
 mod processes;
@@ -36,7 +39,7 @@ fn run() -> ExitCode {
             }
         };
     }
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(e) => {
             // --help and --version come this way too; nothing is left to say when the terminal is gone.
@@ -44,12 +47,33 @@ fn run() -> ExitCode {
             return if e.use_stderr() { ExitCode::from(Class::Usage.exit_code()) } else { ExitCode::SUCCESS };
         }
     };
-    match cli.command {
-        Some(cli::Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut cli::Cli::command(), "poller", &mut std::io::stdout());
-            ExitCode::SUCCESS
+    ExitCode::from(obey(&cli))
+}
+
+fn obey(cli: &Cli) -> u8 {
+    let common = &cli.common;
+    match &cli.command {
+        None if cli.dry_run => commands::dry_run::run(cli),
+        None => {
+            let force = if cli.force { Force::Yes } else { Force::No };
+            commands::poll::run(&commands::poll::Request { common, apps: &cli.apps, force })
         }
-        None if cli.dry_run => ExitCode::from(commands::dry_run::run(&cli)),
-        None => ExitCode::from(commands::poll::run(&cli)),
+        Some(Command::Init(init)) => commands::init::run(common, init),
+        Some(Command::Check(check)) => commands::check::run(common, check),
+        Some(Command::Sudoers { apps }) => commands::sudoers::run(common, apps),
+        Some(Command::Status { apps }) => commands::status::run(common, apps),
+        Some(Command::History { app, lines }) => commands::history::run(common, app, *lines),
+        Some(Command::Log { app, run, follow }) => commands::log::run(common, app, run.as_deref(), *follow),
+        Some(Command::Freeze { app, reason, time }) => commands::freeze::freeze(common, app, reason, *time),
+        Some(Command::Unfreeze { app }) => commands::freeze::unfreeze(common, app),
+        Some(Command::Rollback { app, commit, reason }) => {
+            commands::rollback::run(common, app, commit.as_deref(), reason.as_deref())
+        }
+        Some(Command::Retry { app }) => commands::retry::run(common, app),
+        Some(Command::Adopt { app, commit }) => commands::adopt::run(common, app, commit.as_deref()),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(*shell, &mut Cli::command(), "poller", &mut std::io::stdout());
+            0
+        }
     }
 }

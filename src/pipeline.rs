@@ -6,11 +6,12 @@ use anyhow::Result;
 
 use crate::outcome::Outcome;
 use crate::processes::messages::Tip;
+use crate::road::back::Goal;
 use crate::road::{Begun, Decided, Judged, Road, Setback};
 
 /// Each stage takes what the one before made, so none can be left out or put in another place.
 pub fn poll(mut road: Road, tip: &Tip) -> Result<Outcome> {
-    let plan = match road.decide(tip) {
+    let plan = match road.decide(tip)? {
         Decided::Go(plan) => plan,
         Decided::Stay(outcome) => return Ok(outcome),
     };
@@ -27,8 +28,24 @@ pub fn poll(mut road: Road, tip: &Tip) -> Result<Outcome> {
     }
 }
 
+/// Back to what went well before, by hand: no server is asked.
+pub fn rollback(mut road: Road, goal: &Goal) -> Result<Outcome> {
+    let returned = road.find(goal)?;
+    let anew = returned.anew;
+    let begun = road.begin_again(returned)?;
+    let gone_back = road.build_again(&begun, anew).and_then(|()| go_live_built(&mut road, &begun));
+    match gone_back {
+        Ok(()) => road.succeed(begun),
+        Err(setback) => road.fail(begun, setback),
+    }
+}
+
 fn go_live(road: &mut Road, begun: &Begun) -> Result<(), Setback> {
     road.build(begun)?;
+    go_live_built(road, begun)
+}
+
+fn go_live_built(road: &mut Road, begun: &Begun) -> Result<(), Setback> {
     road.activate(begun)?;
     road.deploy(begun)?;
     road.restart(begun)?;

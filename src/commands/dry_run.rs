@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::Cli;
-use crate::config::{Layout, OnFailure};
+
+use crate::config::{Layout, OnFailure, Paths, notify};
 use crate::journal::Journal;
 use crate::outcome::{Class, Failure, exit_code};
 use crate::processes::messages::{Probed, Tip, Verified};
@@ -19,6 +20,7 @@ use crate::report::terminal::{Console, print};
 use crate::report::{duration, plural};
 use crate::road::prepare::verify_request;
 use crate::stages::decide::{Decision, Force, Policy, decide, state_word};
+use crate::stages::lock;
 use crate::sys::account::Account;
 use crate::sys::signals::{self, Stop};
 
@@ -41,15 +43,17 @@ struct View<'p> {
     tip: Tip,
     decision: Decision,
     state: &'static str,
+    /// Who asks a `[health] url`.
+    fetch: Option<String>,
     /// What fetch and verify came to, when something is to be deployed.
     verdict: Option<Result<Verified, Failure>>,
 }
 
 fn look(cli: &Cli, console: &Console) -> Result<u8> {
     let signals = signals::block()?;
-    let config = supervisor::load(cli.config.as_deref())?;
+    let config = supervisor::load(cli.common.config.as_deref())?;
     let stop = signals::watch(signals, config.host.deadline)?;
-    let selection = super::poll::select(&config, &cli.apps)?;
+    let selection = super::setting::select(&config, &cli.apps)?;
     let mut preparation = Preparation::new(&config)?;
     let fetch = preparation.fetch_account()?;
     let force = if cli.force { Force::Yes } else { Force::No };
@@ -68,12 +72,12 @@ fn look(cli: &Cli, console: &Console) -> Result<u8> {
     supervisor::probe(&asked, fetch.as_ref(), config.host.jobs, &stop, |index, probed| answers.push((index, probed)));
     answers.sort_by_key(|(index, _)| *index);
     for (index, probed) in answers {
-        match view(&prepared[index], probed, fetch.as_ref(), &stop, force, console) {
+        match view(&prepared[index], probed, &config.paths, fetch.as_ref(), &stop, force, console) {
             Ok(view) => views.push(view),
             Err(e) => failures.push((prepared[index].app.name.as_str().to_owned(), Failure::of(e))),
         }
     }
-    if cli.json {
+    if cli.common.json {
         let apps: Vec<Value> = views.iter().map(as_json).chain(failures.iter().map(failure_json)).collect();
         print(&format!("{:#}\n", json!({ "schema": 1, "dry_run": true, "host": config.host.name, "apps": apps })));
     } else {
@@ -92,6 +96,7 @@ fn look(cli: &Cli, console: &Console) -> Result<u8> {
 fn view<'p>(
     prepared: &'p Prepared,
     probed: Result<Probed, Failure>,
+    paths: &Paths,
     fetch: Option<&Account>,
     stop: &Stop,
     force: Force,
@@ -100,16 +105,23 @@ fn view<'p>(
     let probed = probed?;
     let (journal, tip) = (probed.journal?, probed.tip?);
     let app = prepared.app;
-    let policy = Policy { retries: app.deploy.retries, paths: &app.source.paths, force };
+    let waited = lock::peek(&lock::path(&paths.run, app.name.as_str())).waited();
+    let policy = Policy::of(app, force, waited);
     let now = Timestamp::now();
     let decision = decide(&journal.state, &tip.commit, &policy, now);
     let unforced = Policy { force: Force::No, ..policy };
     let state = state_word(&journal.state, Some(&tip.commit), &unforced, now);
+    let goal = match &decision {
+        Decision::Deploy { commit, .. } if *commit != tip.commit => {
+            Tip { object: commit.clone(), commit: commit.clone(), reference: tip.reference.clone() }
+        }
+        _ => tip.clone(),
+    };
     let verdict = matches!(decision, Decision::Deploy { .. }).then(|| {
         let mut shop = Workshop::new(app, prepared.repository.clone(), fetch, None, stop);
         let progress = |received, total, bytes| console.transfer(app.name.as_str(), received, total, bytes);
         let found = shop
-            .fetch(&prepared.origin, &tip, true, progress)
+            .fetch(&prepared.origin, &goal, true, progress)
             .and_then(|_| shop.verify(verify_request(app, &journal.state, force, true)));
         // The fetcher removes its quarantine when it ends by itself.
         shop.finish();
@@ -118,7 +130,10 @@ fn view<'p>(
     // A server that cannot be fetched from is no verdict about the commit.
     match verdict {
         Some(Err(failure)) if failure.class != Class::Refused => Err(failure.into()),
-        verdict => Ok(View { prepared, journal, tip, decision, state, verdict }),
+        verdict => {
+            let fetch = fetch.map(|account| account.name.clone());
+            Ok(View { prepared, journal, tip, decision, state, fetch, verdict })
+        }
     }
 }
 
@@ -133,7 +148,7 @@ fn as_text(view: &View) -> String {
     line("deployed", &format!("{from} → {}", view.tip.commit.short()));
     match &view.decision {
         Decision::Unchanged => line("verdict", "nothing to do"),
-        Decision::Skip { why } => line("verdict", &format!("left alone: {why}")),
+        Decision::Skip(why) => line("verdict", &format!("left alone: {why}")),
         Decision::Deploy { why, .. } => match &view.verdict {
             Some(Err(failure)) => {
                 line("verdict", &format!("refused: {}", failure.message));
@@ -208,7 +223,18 @@ fn plan(view: &View) -> Vec<String> {
         }
     }
     if let Some(health) = &app.health {
-        step("health", format!("{} (up to {} times)", health.command, health.attempts), who, health.timeout);
+        if let Some(command) = &health.command {
+            step("health", format!("{command} (up to {} times)", health.attempts), who, health.timeout);
+        }
+        if let Some(url) = &health.url {
+            let who = view.fetch.as_deref().unwrap_or(who);
+            step(
+                "health",
+                format!("GET {} (up to {} times)", notify::shown(url), health.attempts),
+                who,
+                health.timeout,
+            );
+        }
     }
     steps.push(match deploy.on_failure {
         OnFailure::Rollback => "on failure: the former release again, and its script".to_owned(),
@@ -233,7 +259,7 @@ fn as_json(view: &View) -> Value {
     let app = view.prepared.app;
     let (verdict, why) = match (&view.decision, &view.verdict) {
         (Decision::Unchanged, _) => ("unchanged", String::new()),
-        (Decision::Skip { why }, _) => ("skipped", why.clone()),
+        (Decision::Skip(why), _) => ("skipped", why.to_string()),
         (_, Some(Err(failure))) => ("refused", failure.message.clone()),
         (_, Some(Ok(found))) if found.of_no_interest => ("skipped", "no path of interest changed".to_owned()),
         (Decision::Deploy { why, .. }, _) => ("deploy", why.to_string()),

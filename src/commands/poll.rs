@@ -6,11 +6,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use nix::sys::signal::SigSet;
-use nix::unistd::Uid;
 
-use crate::cli::Cli;
-use crate::config::{App, AppName, Config, LoadError};
+use super::setting::{busy, context, select};
+use crate::cli::Common;
+use crate::config::{App, AppName, Config};
 use crate::event;
 use crate::outcome::{Class, Failure, Outcome};
 use crate::pipeline;
@@ -20,38 +19,49 @@ use crate::processes::supervisor::{self, Preparation, Prepared};
 use crate::processes::workshop::Workshop;
 use crate::report::run::{self, Ended};
 use crate::report::terminal::Console;
-use crate::report::{log, plural, printable};
+use crate::report::{duration, plural};
 use crate::road::{Context, Road};
 use crate::stages::decide::Force;
 use crate::stages::lock::{self, Asked, Lock};
-use crate::sys::account::Account;
+use crate::stages::splay;
 use crate::sys::signals;
 
 /// How many lines of a failed script a report ends with.
 const LAST_LINES: usize = 20;
 
-pub fn run(cli: &Cli) -> u8 {
-    poll(cli).unwrap_or_else(|e| {
+/// What was asked for.
+pub struct Request<'a> {
+    pub common: &'a Common,
+    /// None: all of this host.
+    pub apps: &'a [String],
+    pub force: Force,
+}
+
+pub fn run(request: &Request) -> u8 {
+    poll(request).unwrap_or_else(|e| {
         let failure = Failure::of(e);
         run::global(&Console::new(), &failure);
         failure.class.exit_code()
     })
 }
 
-fn poll(cli: &Cli) -> Result<u8> {
-    let began = Instant::now();
+fn poll(request: &Request) -> Result<u8> {
     let signals = signals::block()?;
-    let config = supervisor::load(cli.config.as_deref())?;
+    let config = supervisor::load(request.common.config.as_deref())?;
     let mut preparation = Preparation::new(&config)?;
-    let selection = select(&config, &cli.apps)?;
+    let selection = select(&config, request.apps)?;
     let fetch_account = preparation.fetch_account()?;
     supervisor::make_folders(&config.paths, fetch_account.as_ref())?;
-    let context = context(cli, &config, signals, fetch_account)?;
+    let context = context(request.common, &config, signals, fetch_account)?;
+    if !wait_for_turn(&context, &config, request) {
+        return Ok(0);
+    }
+    let began = Instant::now();
     let apps = selection.apps.len() + selection.broken.len();
     event!(INFO, "run.started", stage = "lock", version = env!("CARGO_PKG_VERSION"); "{}", plural(apps, "app"));
     for app in &selection.elsewhere {
         event!(DEBUG, "poll.elsewhere", app = app.name.as_str(), stage = "decide"; "not for this host: {:?}", app.source.hosts);
-        if !cli.apps.is_empty() {
+        if !request.apps.is_empty() {
             context
                 .console
                 .note(&format!("- {}: not for this host, {} (hosts = {:?})", app.name, context.host, app.source.hosts));
@@ -61,68 +71,23 @@ fn poll(cli: &Cli) -> Result<u8> {
     let mut all: Vec<Ended> = Vec::new();
     for (name, failure) in selection.broken {
         let lock = memory_of(&config, &name, &context);
-        let ended = Ended { lock, ..Ended::early(name, failure, 0) };
+        let ended = Ended { lock, ..Ended::early(name, None, failure) };
         ended.log("lock");
         all.push(ended);
     }
-    let force = if cli.force { Force::Yes } else { Force::No };
-    all.extend(poll_apps(&config, &context, selection.apps, &mut preparation, force));
-    Ok(run::conclude(&context, &config, all, began, cli.json))
+    all.extend(poll_apps(&config, &context, selection.apps, &mut preparation, request.force));
+    Ok(run::conclude(&context, &config, all, began, request.common.json))
 }
 
-/// Opens the log and begins to listen for signals: from here on everything is on record.
-fn context(cli: &Cli, config: &Config, signals: SigSet, fetch_account: Option<Account>) -> Result<Context> {
-    let run = uuid::Uuid::now_v7().to_string();
-    let log = log::open(&config.paths.log, &run, cli.verbose).map_err(|e| {
-        let failure = Failure::of(e);
-        let message = format!("the log cannot be opened: {}", failure.message);
-        Failure { message, ..failure }.help("nothing was polled; set `[paths] log`, or mend its folder")
-    })?;
-    Ok(Context {
-        host: config.host.name.clone(),
-        who: supervisor::who(&Account::current()?),
-        stop: signals::watch(signals, config.host.deadline)?,
-        console: Console::new(),
-        log,
-        log_path: config.paths.log.clone(),
-        is_root: Uid::effective().is_root(),
-        fetch_account,
-        run,
-    })
-}
-
-pub struct Selection<'c> {
-    pub apps: Vec<&'c App>,
-    /// Apps of other hosts.
-    pub elsewhere: Vec<&'c App>,
-    pub broken: Vec<(String, Failure)>,
-}
-
-/// The apps that are named, or all that are for this host.
-pub fn select<'c>(config: &'c Config, named: &[String]) -> Result<Selection<'c>> {
-    let wanted = |name: &str| named.is_empty() || named.iter().any(|n| n == name);
-    let apps = config.apps.iter().map(|a| a.name.as_str());
-    let known: Vec<&str> = apps.chain(config.broken.iter().map(|b| b.name.as_str())).collect();
-    if let Some(name) = named.iter().find(|name| !known.contains(&name.as_str())) {
-        let known =
-            if known.is_empty() { "there are none yet".to_owned() } else { format!("there are: {}", known.join(", ")) };
-        return Err(Failure::new(Class::Usage, format!("there is no app `{}`", printable(name))).help(known).into());
+/// A schedule starts all hosts in the same second; each waits its own part of `splay`. A person does not
+/// wait. False when told to stop meanwhile.
+fn wait_for_turn(context: &Context, config: &Config, request: &Request) -> bool {
+    let part = splay::part(&config.host.name, config.host.splay);
+    if part.is_zero() || !request.apps.is_empty() || context.console.is_watched() {
+        return true;
     }
-    let chosen = config.apps.iter().filter(|a| wanted(a.name.as_str()));
-    let (apps, elsewhere) = chosen.partition(|a| a.source.applies_to(&config.host.name));
-    let broken = config.broken.iter().filter(|b| wanted(&b.name)).map(|b| (b.name.clone(), broken(&b.error))).collect();
-    Ok(Selection { apps, elsewhere, broken })
-}
-
-/// The error belongs to the configuration, so its failure is made from what it shows.
-fn broken(error: &LoadError) -> Failure {
-    match error {
-        LoadError::Problem(problem) => Failure::new(Class::Config, problem.to_string()),
-        LoadError::Read(e) => match e.downcast_ref::<Failure>() {
-            Some(failure) => failure.clone(),
-            None => Failure::new(Class::Config, format!("{e:#}")).help("mend or remove the file"),
-        },
-    }
+    event!(DEBUG, "run.waiting", stage = "lock"; "{} of a splay of {}", duration(part), duration(config.host.splay));
+    context.stop.pause(part)
 }
 
 /// A broken app's lock: what was reported about it is remembered there.
@@ -145,13 +110,13 @@ fn poll_apps<'c>(
     apps: Vec<&'c App>,
     preparation: &mut Preparation<'c>,
     force: Force,
-) -> Vec<Ended> {
+) -> Vec<Ended<'c>> {
     let mut ended = Vec::new();
     let mut ready: Vec<(Prepared, Lock)> = Vec::new();
     for app in apps {
         let name = app.name.as_str();
         let early = |e: anyhow::Error, lock: Option<Lock>| {
-            let ended = Ended { lock, ..Ended::early(name.to_owned(), Failure::of(e), app.deploy.retries) };
+            let ended = Ended { lock, ..Ended::early(name.to_owned(), Some(app), Failure::of(e)) };
             ended.log("lock");
             ended
         };
@@ -171,18 +136,9 @@ fn poll_apps<'c>(
     ended
 }
 
-fn busy(holder: &lock::Content) -> Failure {
-    let since = holder.since.map(|t| format!(" since {t:.0}")).unwrap_or_default();
-    let text = format!(
-        "another run holds the lock: process {} (run {}){since}, in the stage `{}`",
-        holder.pid, holder.run, holder.stage
-    );
-    Failure::new(Class::Busy, text).help("nothing to do: its end frees the lock, whatever way it ends")
-}
-
 /// Probes all at once and sends each app on its road as soon as its answer is there, `jobs` side by side.
-fn travel(context: &Context, ready: Vec<(Prepared, Lock)>, jobs: usize, force: Force) -> Vec<Ended> {
-    let (prepared, locks): (Vec<Prepared>, Vec<Lock>) = ready.into_iter().unzip();
+fn travel<'c>(context: &Context, ready: Vec<(Prepared<'c>, Lock)>, jobs: usize, force: Force) -> Vec<Ended<'c>> {
+    let (prepared, locks): (Vec<Prepared<'c>>, Vec<Lock>) = ready.into_iter().unzip();
     let mut locks: Vec<Option<Lock>> = locks.into_iter().map(Some).collect();
     let (to_workers, work) = mpsc::channel::<(usize, Lock, Result<Probed, Failure>)>();
     let (work, results) = (Mutex::new(work), Mutex::new(Vec::new()));
@@ -210,11 +166,17 @@ fn travel(context: &Context, ready: Vec<(Prepared, Lock)>, jobs: usize, force: F
 }
 
 /// One app's poll, from the prober's answer to its end.
-fn one(context: &Context, prepared: &Prepared, mut lock: Lock, probed: Result<Probed, Failure>, force: Force) -> Ended {
+fn one<'c>(
+    context: &Context,
+    prepared: &Prepared<'c>,
+    mut lock: Lock,
+    probed: Result<Probed, Failure>,
+    force: Force,
+) -> Ended<'c> {
     let began = Instant::now();
     let (app, mut output) = (prepared.app, Output::default());
     let unasked = Failure::new(Class::Bug, "nothing happened");
-    let mut ended = Ended::early(app.name.as_str().to_owned(), unasked, app.deploy.retries);
+    let mut ended = Ended::early(app.name.as_str().to_owned(), Some(app), unasked);
     let travelled = (|| -> Result<Outcome> {
         // First of all, whatever the probe said: what a killed run left alive has no time limit.
         lock.recover(app.name.as_str())?;
@@ -230,7 +192,7 @@ fn one(context: &Context, prepared: &Prepared, mut lock: Lock, probed: Result<Pr
                 context,
                 app,
                 account: prepared.account.clone(),
-                origin: prepared.origin.clone(),
+                origin: Some(prepared.origin.clone()),
                 force,
                 lock: &mut lock,
                 journal,

@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::command::Command;
 use super::names::{Account, EnvName, EnvValue, HostName, SudoCommand, UnitName};
+use super::notify::{HttpUrl, NotifyTable};
 use super::remote::{BranchName, RefName, RemoteUrl, TagPattern};
 use super::values::{Count, FilePath, HostGlob, PathGlob, Pause, RelPath, TimeLimit, Umask};
 use super::{Layout, OnFailure};
@@ -48,26 +49,6 @@ pub struct MetricsTable {
     pub textfile: Option<FilePath>,
 }
 
-/// Not acted on by this version.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-#[allow(dead_code, reason = "read for their types only")]
-pub struct NotifyTable {
-    command: Option<Command>,
-    url: Option<String>,
-    ping: Option<String>,
-    on: Option<Vec<NotifyOn>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NotifyOn {
-    Failed,
-    Recovered,
-    Deployed,
-    Refused,
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AppFile {
@@ -93,10 +74,21 @@ pub struct SourceTable {
     pub paths: Vec<PathGlob>,
     pub hosts: Vec<HostGlob>,
     pub timeout: Option<TimeLimit>,
-    pub soak: Option<Spanned<Pause>>,
-    /// Not acted on by this version, and so without a shape yet.
+    pub soak: Option<Pause>,
     #[serde(rename = "override")]
-    pub overrides: Option<Spanned<Vec<toml::Table>>>,
+    pub overrides: Vec<Spanned<OverrideTable>>,
+}
+
+/// `[[source.override]]`: what is different on some hosts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct OverrideTable {
+    pub hosts: Vec<HostGlob>,
+    pub branch: Option<Spanned<BranchName>>,
+    pub tag: Option<Spanned<TagPattern>>,
+    #[serde(rename = "ref")]
+    pub reference: Option<Spanned<RefName>>,
+    pub soak: Option<Pause>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -129,7 +121,7 @@ pub struct DeployTable {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct HealthTable {
     pub command: Option<Command>,
-    pub url: Option<Spanned<String>>,
+    pub url: Option<HttpUrl>,
     pub attempts: Option<Count>,
     pub interval: Option<Pause>,
     pub timeout: Option<TimeLimit>,

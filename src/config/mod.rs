@@ -11,6 +11,7 @@
 mod command;
 mod file;
 mod names;
+pub mod notify;
 mod problem;
 mod remote;
 mod resolve;
@@ -29,6 +30,7 @@ use globset::Glob;
 use serde::{Deserialize, Serialize};
 
 pub use command::Command;
+pub use notify::Notify;
 pub use problem::Problem;
 use problem::{Fault, printable};
 pub use remote::{Follow, Remote};
@@ -56,6 +58,9 @@ pub struct Config {
     pub host: Host,
     pub paths: Paths,
     pub metrics: Option<Metrics>,
+    pub notify: Option<Notify>,
+    /// The poller.toml that was read, there or not; apps.d lies beside it.
+    pub file: PathBuf,
     /// Sorted by the names of their files, those of other hosts included.
     pub apps: Vec<App>,
     pub broken: Vec<BrokenApp>,
@@ -82,6 +87,8 @@ pub struct Host {
     pub fetch_user: String,
     /// At least 1.
     pub jobs: usize,
+    /// Each host waits its own fixed part of this before it polls.
+    pub splay: Duration,
     pub deadline: Duration,
 }
 
@@ -124,15 +131,20 @@ pub struct Source {
     pub paths: Vec<String>,
     /// Globs over names of hosts; see [`Source::applies_to`].
     pub hosts: Vec<String>,
+    /// How long a tip must have stood before it is deployed.
+    pub soak: Duration,
     /// For connecting, for the probe as a whole, and for each silence of a transfer.
     pub timeout: Duration,
 }
 
 impl Source {
     pub fn applies_to(&self, host_name: &str) -> bool {
-        let matches = |glob: &String| Glob::new(glob).is_ok_and(|glob| glob.compile_matcher().is_match(host_name));
-        self.hosts.is_empty() || self.hosts.iter().any(matches)
+        self.hosts.is_empty() || matches_host(&self.hosts, host_name)
     }
+}
+
+fn matches_host(globs: &[String], host_name: &str) -> bool {
+    globs.iter().any(|glob| Glob::new(glob).is_ok_and(|glob| glob.compile_matcher().is_match(host_name)))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,7 +195,10 @@ pub enum OnFailure {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    pub command: Command,
+    /// At least one of the two is given; with both, both must be well.
+    pub command: Option<Command>,
+    /// Is well when it answers with a status of 200 to 299.
+    pub url: Option<String>,
     /// At least 1.
     pub attempts: u32,
     pub interval: Duration,
@@ -204,9 +219,14 @@ pub fn load(file: &Path, defaults: Defaults, reader: &dyn Reader) -> Result<Conf
         read => read?,
     };
     let document = Document { file: &file, text: &text, folder };
-    let (host, paths, metrics) = resolve::host(&document, defaults)?;
+    let (host, paths, metrics, notify) = resolve::host(&document, defaults)?;
     let (apps, broken) = load_apps(folder, &host.name, reader)?;
-    Ok(Config { host, paths, metrics, apps, broken })
+    Ok(Config { host, paths, metrics, notify, file, apps, broken })
+}
+
+/// A length of time as it is written in a file, for the command line; a year at most.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    values::duration(text, Duration::from_secs(365 * 24 * 60 * 60)).map_err(|fault| fault.to_string())
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {
@@ -251,7 +271,7 @@ fn load_app(
     })?;
     let text = reader.read(file)?;
     let document = Document { file, text: &text, folder };
-    let (app, directory) = resolve::app(&document, name)?;
+    let (app, directory) = resolve::app(&document, name, host_name)?;
     check_directory(&document, &app, directory, host_name, earlier)?;
     Ok(app)
 }

@@ -8,6 +8,8 @@ use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::near::near;
+
 /// What is wrong, not yet where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -210,9 +212,8 @@ fn unknown(noun: &str, name: &str, known: &str) -> Fault {
         1 => format!("expected {list}"),
         _ => format!("expected one of: {list}"),
     });
-    let near = known.iter().map(|key| (edits(name, key), key));
-    match near.filter(|(edits, _)| *edits <= 2).min() {
-        Some((_, key)) => fault.help(format!("did you mean `{key}`?")),
+    match near(name, &known) {
+        Some(key) => fault.help(format!("did you mean `{key}`?")),
         None => fault,
     }
 }
@@ -234,29 +235,6 @@ fn wrong_type(found: &str, expected: &str) -> Fault {
         return fault.help("write it in quotes");
     }
     fault
-}
-
-/// Levenshtein distance, a swap of two neighbours counting as one, in characters.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    // Keys are short; a huge "key" of a broken file is not worth a table of its size.
-    if a.len().abs_diff(b.len()) > 2 {
-        return usize::MAX;
-    }
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let substitution = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = substitution.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -290,22 +268,6 @@ mod tests {
         let text = "\n".repeat(11);
         assert_eq!(shown(&text, 11..11), "f.toml:12:1: no\n   |\n12 | \n   | ^");
         assert_eq!(shown("é", 1..9), "f.toml:1:1: no\n  |\n1 | é\n  | ^");
-    }
-
-    #[test]
-    fn edit_distance() {
-        for (a, b, expected) in [
-            ("branch", "branch", 0),
-            ("brunch", "branch", 1),
-            ("bracnh", "branch", 1),
-            ("brnach", "branch", 1),
-            ("tags", "tag", 1),
-            ("", "ab", 2),
-            ("identity_file", "identity", usize::MAX),
-            ("tag", "ref", 3),
-        ] {
-            assert_eq!(edits(a, b), expected, "{a} {b}");
-        }
     }
 
     #[test]

@@ -10,12 +10,16 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 
 use super::command::Command;
-use super::file::{AppFile, DeployTable, HealthTable, HostFile, SourceTable, TargetTable, VerifyTable};
+use super::file::{AppFile, DeployTable, HealthTable, HostFile, OverrideTable, SourceTable, TargetTable, VerifyTable};
 use super::names::{UnitName, plain_env};
+use super::notify;
 use super::problem::{Fault, Problem};
 use super::remote::{BranchName, Follow, RefName, Remote, RemoteUrl, TagPattern};
 use super::values::{AppName, FilePath, RelPath};
-use super::{App, Defaults, Deploy, Health, Host, Layout, Metrics, OnFailure, Paths, Source, Target, Verify};
+use super::{
+    App, Defaults, Deploy, Health, Host, Layout, Metrics, Notify, OnFailure, Paths, Source, Target, Verify,
+    matches_host,
+};
 
 /// A configuration file that has been read.
 pub struct Document<'a> {
@@ -53,20 +57,27 @@ fn missing(key: &str, example: &str) -> Fault {
     Fault::new(format!("{key} is missing")).help(format!("add for example {example}"))
 }
 
+const LONGEST_SPLAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The settings of the host, out of poller.toml.
-pub fn host(document: &Document<'_>, defaults: Defaults) -> Result<(Host, Paths, Option<Metrics>), Problem> {
+pub fn host(
+    document: &Document<'_>,
+    defaults: Defaults,
+) -> Result<(Host, Paths, Option<Metrics>, Option<Notify>), Problem> {
     let written: HostFile = document.parse()?;
-    if let Some(notify) = written.notify {
-        return Err(document.at(&notify, Fault::unsupported("`[notify]`")));
-    }
+    let notify = written.notify.map(|table| notify::resolve(document, table)).transpose()?;
     let table = written.host;
-    if let Some(splay) = table.splay.filter(|splay| !splay.get_ref().0.is_zero()) {
-        return Err(document.at(&splay, Fault::unsupported("a `splay` other than \"0s\"")));
+    let splay = table.splay.as_ref().map_or(Duration::ZERO, |splay| splay.get_ref().0);
+    if let Some(splay) = table.splay.filter(|splay| splay.get_ref().0 > LONGEST_SPLAY) {
+        let fault =
+            Fault::new("`splay` is longer than a day").help("it spreads the hosts over the time between two polls");
+        return Err(document.at(&splay, fault));
     }
     let host = Host {
         name: table.name.map_or(defaults.host_name, |name| name.0),
         fetch_user: table.fetch_user.map_or_else(|| "poller".to_owned(), |user| user.0),
         jobs: table.jobs.map_or(8, |jobs| jobs.0.into()),
+        splay,
         deadline: table.deadline.map_or(Duration::from_secs(30 * 60), |limit| limit.0),
     };
     let or = |path: Option<FilePath>, default: PathBuf| path.map_or(default, |path| document.absolute(&path));
@@ -76,11 +87,11 @@ pub fn host(document: &Document<'_>, defaults: Defaults) -> Result<(Host, Paths,
         log: or(written.paths.log, defaults.paths.log),
     };
     let metrics = written.metrics.textfile.map(|textfile| Metrics { textfile: document.absolute(&textfile) });
-    Ok((host, paths, metrics))
+    Ok((host, paths, metrics, notify))
 }
 
 /// An app, and where its target directory is written, for a conflict with another app is seen only later.
-pub fn app(document: &Document<'_>, name: AppName) -> Result<(App, Range<usize>), Problem> {
+pub fn app(document: &Document<'_>, name: AppName, host_name: &str) -> Result<(App, Range<usize>), Problem> {
     let written: AppFile = document.parse()?;
     let no_table =
         |table: &str, example: &str| document.problem(None, missing(&format!("the table `[{table}]`"), example));
@@ -88,7 +99,7 @@ pub fn app(document: &Document<'_>, name: AppName) -> Result<(App, Range<usize>)
         .source
         .ok_or_else(|| no_table("source", "[source] with url = \"git@host:path\" and branch = \"main\""))?;
     let target = written.target.ok_or_else(|| no_table("target", "[target] with directory = \"/srv/app\""))?;
-    let source = resolve_source(document, source)?;
+    let source = resolve_source(document, source, host_name)?;
     let (target, directory) = resolve_target(document, target)?;
     let app = App {
         name,
@@ -102,23 +113,20 @@ pub fn app(document: &Document<'_>, name: AppName) -> Result<(App, Range<usize>)
     Ok((app, directory))
 }
 
-fn resolve_source(document: &Document<'_>, table: Spanned<SourceTable>) -> Result<Source, Problem> {
+fn resolve_source(document: &Document<'_>, table: Spanned<SourceTable>, host_name: &str) -> Result<Source, Problem> {
     let header = table.span();
     let table = table.into_inner();
-    if let Some(soak) = table.soak.as_ref().filter(|soak| !soak.get_ref().0.is_zero()) {
-        return Err(document.at(soak, Fault::unsupported("a `soak` other than \"0s\"")));
-    }
-    if let Some(overrides) = &table.overrides {
-        return Err(document.at(overrides, Fault::unsupported("`[[source.override]]`")));
-    }
     let example = "url = \"git@github.com:me/todo.git\"";
     let url = document.required(table.url, &header, "`url` in `[source]`", example)?;
     check_credentials(document, &url, table.identity.as_ref(), table.ssh_command.as_ref())?;
     let url = url.into_inner();
+    let everywhere = follow(document, &header, table.branch, table.tag, table.reference)?;
+    let here = resolve_override(document, table.overrides, host_name)?;
     Ok(Source {
         url: url.text,
         remote: url.remote,
-        follow: follow(document, &header, table.branch, table.tag, table.reference)?,
+        follow: here.follow.unwrap_or(everywhere),
+        soak: here.soak.or(table.soak.map(|soak| soak.0)).unwrap_or(Duration::ZERO),
         identity: table.identity.map(|path| document.absolute(path.get_ref())),
         known_hosts: match &table.known_hosts {
             Some(path) => document.absolute(path),
@@ -130,6 +138,45 @@ fn resolve_source(document: &Document<'_>, table: Spanned<SourceTable>) -> Resul
         hosts: table.hosts.into_iter().map(|glob| glob.0).collect(),
         timeout: table.timeout.map_or(Duration::from_secs(30), |limit| limit.0),
     })
+}
+
+/// What an override says for this host.
+#[derive(Default)]
+struct Override {
+    follow: Option<Follow>,
+    soak: Option<Duration>,
+}
+
+/// All are checked; of those that are for this host, the first holds.
+fn resolve_override(
+    document: &Document<'_>,
+    tables: Vec<Spanned<OverrideTable>>,
+    host_name: &str,
+) -> Result<Override, Problem> {
+    let mut first = None;
+    for table in tables {
+        let header = table.span();
+        let table = table.into_inner();
+        if table.hosts.is_empty() {
+            let fault = missing("`hosts` in `[[source.override]]`", "hosts = [\"canary-*\"]");
+            return Err(document.problem(Some(header), fault));
+        }
+        let names_a_ref = table.branch.is_some() || table.tag.is_some() || table.reference.is_some();
+        if !names_a_ref && table.soak.is_none() {
+            let fault =
+                Fault::new("`[[source.override]]` changes nothing").help("add `branch`, `tag`, `ref` or `soak`");
+            return Err(document.problem(Some(header), fault));
+        }
+        let follow = match names_a_ref {
+            true => Some(follow(document, &header, table.branch, table.tag, table.reference)?),
+            false => None,
+        };
+        let hosts: Vec<String> = table.hosts.into_iter().map(|glob| glob.0).collect();
+        if first.is_none() && matches_host(&hosts, host_name) {
+            first = Some(Override { follow, soak: table.soak.map(|soak| soak.0) });
+        }
+    }
+    Ok(first.unwrap_or_default())
 }
 
 /// The key comes either from `identity` or from what `ssh_command` is told, and never from both: which one was used would
@@ -244,13 +291,15 @@ fn resolve_deploy(table: DeployTable) -> Deploy {
 fn resolve_health(document: &Document<'_>, table: Spanned<HealthTable>) -> Result<Health, Problem> {
     let header = table.span();
     let table = table.into_inner();
-    if let Some(url) = &table.url {
-        let fault = Fault::unsupported("`url` in `[health]`").help("use for example command = \"curl -fsS URL\"");
-        return Err(document.at(url, fault));
+    if table.command.is_none() && table.url.is_none() {
+        let fault = Fault::new("`[health]` does not say what to ask")
+            .help("add for example url = \"http://127.0.0.1:8000/healthz\"")
+            .help("or command = \"./healthy.sh\"");
+        return Err(document.problem(Some(header), fault));
     }
-    let example = "command = \"curl -fsS http://127.0.0.1:8000/healthz\"";
     Ok(Health {
-        command: document.required(table.command, &header, "`command` in `[health]`", example)?,
+        command: table.command,
+        url: table.url.map(|url| url.0),
         attempts: table.attempts.map_or(5, |attempts| attempts.0.into()),
         interval: table.interval.map_or(Duration::from_secs(2), |pause| pause.0),
         timeout: table.timeout.map_or(Duration::from_secs(10), |limit| limit.0),

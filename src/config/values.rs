@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Unexpected, Visitor};
 
 use super::names::{Account, EnvName, EnvValue, HostName, SudoCommand, UnitName};
+use super::notify::HttpUrl;
 use super::problem::{Fault, printable};
 use super::remote::{BranchName, RefName, RemoteUrl, TagPattern};
 
@@ -61,7 +62,7 @@ macro_rules! read_as_text {
 
 read_as_text!(BranchName, TagPattern, RefName, RemoteUrl);
 read_as_text!(Pause, TimeLimit, Umask, FilePath, RelPath, PathGlob, HostGlob);
-read_as_text!(Account, UnitName, EnvName, EnvValue, SudoCommand, HostName);
+read_as_text!(Account, UnitName, EnvName, EnvValue, SudoCommand, HostName, HttpUrl);
 
 /// The name of an app: the stem of its file. It becomes a ref name and a file name, hence the few characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,7 +115,7 @@ impl Text for Pause {
     const EXPECTING: &'static str = "a duration in quotes";
 
     fn parse(text: &str) -> Result<Pause, Fault> {
-        duration(text).map(Pause)
+        duration(text, LONGEST).map(Pause)
     }
 
     fn for_integer(number: i64) -> Option<Fault> {
@@ -126,7 +127,7 @@ impl Text for TimeLimit {
     const EXPECTING: &'static str = Pause::EXPECTING;
 
     fn parse(text: &str) -> Result<TimeLimit, Fault> {
-        match duration(text)? {
+        match duration(text, LONGEST)? {
             Duration::ZERO => {
                 Err(Fault::new("a time limit is not zero").help("no time limit is ever none").help(DURATIONS))
             }
@@ -139,8 +140,12 @@ impl Text for TimeLimit {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, Fault> {
-    let too_long = || Fault::new(format!("`{text}` is too long")).help("the longest is \"7d\"");
+/// A length of time up to `longest`, which is a number of days.
+pub fn duration(text: &str, longest: Duration) -> Result<Duration, Fault> {
+    let too_long = || {
+        let days = longest.as_secs() / (24 * 60 * 60);
+        Fault::new(format!("`{text}` is too long")).help(format!("the longest is \"{days}d\""))
+    };
     let odd = || Fault::new(format!("`{text}` is not a duration")).help(DURATIONS);
     let mut total = Duration::ZERO;
     let mut rest = text;
@@ -164,7 +169,7 @@ fn duration(text: &str) -> Result<Duration, Fault> {
         let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(milliseconds));
         total = part
             .and_then(|part| total.checked_add(Duration::from_millis(part)))
-            .filter(|total| *total <= LONGEST)
+            .filter(|total| *total <= longest)
             .ok_or_else(too_long)?;
         rest = after;
         if rest.is_empty() {

@@ -7,6 +7,7 @@
 //! One compare-and-swap of the ref is the transaction. State and history are one commit, so they
 //! cannot disagree, and a crash leaves the entry before.
 
+mod history;
 pub mod state;
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit::Commit;
 use crate::outcome::{Class, Failure};
+pub use history::{Told, history};
 use state::{Run, State};
 
 /// What an app's journal says now.
@@ -64,19 +66,17 @@ pub fn read(repository: &Path, app: &str) -> Result<Journal> {
         let state = toml::from_str(&file(&repo, &tree, "state.toml")?).context("state.toml")?;
         Ok(Journal { head: Some(head.into()), state })
     };
-    inner().map_err(|e| {
-        Failure::new(
-            Class::Io,
-            format!("the journal {} in {} cannot be read: {e:#}", reference(app), repository.display()),
-        )
-        .help(format!("look at it: git --git-dir {} fsck", repository.display()))
-        .help(format!(
-            "go back an entry, as the repository's owner: git --git-dir {} update-ref {r} {r}~1",
-            repository.display(),
-            r = reference(app)
-        ))
+    inner().map_err(|e| unreadable(repository, app, &e))
+}
+
+fn unreadable(repository: &Path, app: &str, e: &anyhow::Error) -> anyhow::Error {
+    let (r, git) = (reference(app), format!("git --git-dir {}", repository.display()));
+    Failure::new(Class::Io, format!("the journal {r} in {} cannot be read: {e:#}", repository.display()))
+        .help("nothing is deployed while poller does not know what is")
+        .help(format!("look at it: {git} fsck"))
+        .help(format!("go back an entry, as the repository's owner: {git} update-ref {r} {r}~1"))
+        .help(format!("or begin a new journal from what is live: {git} update-ref -d {r}, then: poller adopt {app}"))
         .into()
-    })
 }
 
 fn file(repo: &Repository, tree: &Tree, name: &str) -> Result<String> {
@@ -141,15 +141,16 @@ fn swap(repo: &Repository, app: &str, expected: Option<&Commit>, id: Oid) -> Res
 
 /// A subject that makes `git log --oneline refs/poller/APP` a history.
 fn message(app: &str, run: &Run) -> String {
-    let from = run.from.as_ref().map_or("nothing", Commit::short);
-    let mut text = format!(
-        "{app}: {} {}: {from} → {}\n\nRun: {}\nRef: {}\n",
-        run.kind.word(),
-        run.outcome.word(),
-        run.to.short(),
-        run.id,
-        run.reference
-    );
+    let short = |commit: &Option<Commit>| commit.as_ref().map_or("nothing", Commit::short).to_owned();
+    let (from, to) = (short(&run.from), short(&run.to));
+    let what = if run.from == run.to { from } else { format!("{from} → {to}") };
+    let mut text = format!("{app}: {} {}: {what}\n\nRun: {}\n", run.kind.word(), run.outcome.word(), run.id);
+    if !run.reference.is_empty() {
+        text.push_str(&format!("Ref: {}\n", run.reference));
+    }
+    if let Some(reason) = &run.reason {
+        text.push_str(&format!("Reason: {}\n", plain(reason)));
+    }
     if let Some(error) = &run.error {
         text.push_str(&format!("Error: {}\n", plain(error)));
     }

@@ -30,6 +30,9 @@ pub struct State {
     pub skipped: Option<Skipped>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frozen: Option<Frozen>,
+    /// A tip that has yet to stand long enough (`[source] soak`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
     /// Set while a deploy runs. Found by a later run, it means that poller was killed in the middle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<Started>,
@@ -109,9 +112,24 @@ pub struct Frozen {
     pub until: Option<Timestamp>,
 }
 
+impl Frozen {
+    /// Whether it still holds.
+    pub fn holds(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    pub tip: Commit,
+    pub since: Timestamp,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     pub commit: Commit,
+    #[serde(default)]
+    pub kind: Kind,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
     pub at: Timestamp,
@@ -121,15 +139,21 @@ pub struct Started {
     pub told: bool,
 }
 
-/// Why a deploy is made; the word that the script sees as `POLLER_REASON` for all but `interrupted`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What an entry is about. The first three are the words that a script sees as `POLLER_REASON`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    #[default]
     Deploy,
     Retry,
     Rollback,
     Refusal,
     Skip,
+    /// A tip was seen for the first time that has to stand for a while.
+    Soak,
+    Freeze,
+    Unfreeze,
+    Adopt,
 }
 
 impl Kind {
@@ -140,6 +164,10 @@ impl Kind {
             Kind::Rollback => "rollback",
             Kind::Refusal => "refusal",
             Kind::Skip => "skip",
+            Kind::Soak => "soak",
+            Kind::Freeze => "freeze",
+            Kind::Unfreeze => "unfreeze",
+            Kind::Adopt => "adopt",
         }
     }
 }
@@ -158,6 +186,8 @@ pub enum Ending {
     Skipped,
     /// Input or output on this machine, after the deploy had begun.
     Error,
+    /// What was asked for by hand, such as a freeze, is so now.
+    Done,
 }
 
 impl Ending {
@@ -171,6 +201,7 @@ impl Ending {
             Ending::Refused => "refused",
             Ending::Skipped => "skipped",
             Ending::Error => "error",
+            Ending::Done => "done",
         }
     }
 }
@@ -184,7 +215,9 @@ pub struct Run {
     pub outcome: Ending,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Commit>,
-    pub to: Commit,
+    /// None where it is about no commit: a freeze before the first deploy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<Commit>,
     #[serde(rename = "ref")]
     pub reference: String,
     pub who: String,
@@ -196,6 +229,9 @@ pub struct Run {
     pub exit: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Why somebody did it, in that person's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Milliseconds a stage took.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ms: BTreeMap<String, u64>,

@@ -51,6 +51,9 @@ impl Session {
                 self.commit = Some(commit.clone());
                 Ok(FetcherReply::Fetched { commit })
             }
+            FetcherRequest::Resolve { beginning } => {
+                Ok(FetcherReply::Resolved { commit: fetch::resolve(&self.opened()?.repo, &beginning)? })
+            }
             FetcherRequest::Verify(request) => {
                 let commit = self.commit.as_ref().context("nothing was fetched")?;
                 Ok(FetcherReply::Verified(verify::verify(&self.opened()?.repo, commit, &request)?))
@@ -80,7 +83,7 @@ impl Session {
     }
 
     fn open(&mut self, repository: PathBuf) -> Result<()> {
-        self.opened = Some(Opened::existing(&repository)?);
+        self.opened = Some(Opened::existing_or_new(&repository)?);
         Ok(())
     }
 

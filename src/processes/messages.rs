@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit::Commit;
 use crate::config::{Follow, Layout, Remote};
-use crate::journal::state::Published;
+use crate::journal::state::{Deployed, Published, Run};
 use crate::journal::{Entry, Journal};
 use crate::outcome::Failure;
 use crate::sys::account::Account;
@@ -67,6 +67,37 @@ pub struct ProbeApp {
     pub repository: PathBuf,
 }
 
+/// What a reader is asked, one at a time: what journals say, without any server.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ReaderRequest {
+    /// Where apps stand, as (app, repository).
+    Journals(Vec<(String, PathBuf)>),
+    /// The newest runs of an app, newest first.
+    History { app: String, repository: PathBuf, limit: usize },
+    /// What the commands of a run said: of the run whose id begins so, or of the newest that said anything.
+    Output { app: String, repository: PathBuf, run: Option<String> },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ReaderReply {
+    /// In the order of the request.
+    Journals(Vec<Result<Journal, Failure>>),
+    History(Vec<Past>),
+    Output {
+        past: Past,
+        output: Vec<u8>,
+    },
+}
+
+/// One run of an app, as its journal tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    pub run: Run,
+    /// What was deployed after it, and what before that.
+    pub deployed: Option<Deployed>,
+    pub previous: Option<Deployed>,
+}
+
 /// What the prober says of one app, as soon as it knows.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Probed {
@@ -89,11 +120,15 @@ pub struct Tip {
 /// What a fetcher is asked, one at a time.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FetcherRequest {
-    /// Opens a repository that is there, without asking its server anything.
+    /// Opens a repository, without asking its server anything.
     Open {
         repository: PathBuf,
     },
     Fetch(Box<Fetch>),
+    /// The one commit in the repository whose name begins so.
+    Resolve {
+        beginning: String,
+    },
     Verify(Verify),
     /// Streams a commit's tree to the stager.
     Stream(StreamTree),
@@ -159,6 +194,9 @@ pub enum FetcherReply {
     Fetched {
         commit: Commit,
     },
+    Resolved {
+        commit: Commit,
+    },
     Verified(Verified),
     Streamed,
     /// The stager ended before the tree did; its own reply says why.
@@ -216,6 +254,12 @@ pub enum StagerRequest {
         commit: Option<Commit>,
         shared: Vec<String>,
     },
+    /// Whether a release is there.
+    Has {
+        release: String,
+    },
+    /// What is live, as far as the files tell.
+    Live,
     /// Makes what was staged live.
     Activate {
         name: String,
@@ -235,10 +279,23 @@ pub enum StagerRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StagerReply {
     Inspected,
-    Staged { files: u64, bytes: u64, warnings: Vec<String> },
+    Staged {
+        files: u64,
+        bytes: u64,
+        warnings: Vec<String>,
+    },
+    Has(bool),
+    /// The name of the release that `current` leads to, and the commit that the files name.
+    Live {
+        release: Option<String>,
+        commit: Option<Commit>,
+    },
     Activated,
     Restored,
-    Retired { removed: Vec<String>, warnings: Vec<String> },
+    Retired {
+        removed: Vec<String>,
+        warnings: Vec<String>,
+    },
 }
 
 /// One command for a keeper to run and to end.

@@ -6,16 +6,20 @@
 //! | prober     | the fetch user   | asks for the tips of all apps, reads the journals       |
 //! | fetcher    | the fetch user   | fetches, verifies, streams the tree, writes the journal |
 //! | stager     | the deploy user  | writes the release, switches `current`, retires         |
+//! | reader     | the fetch user   | tells commands what the journals say                    |
+//! | caller     | the fetch user   | speaks HTTP: webhooks, pings, health checks             |
 //! | keeper     | root             | runs one script as the deploy user and ends its tree    |
 //!
 //! Started by an ordinary user, all of them are that user.
 
+pub mod caller;
 pub mod fetcher;
 pub mod helper;
 pub mod keeper;
 pub mod messages;
 pub mod output;
 pub mod prober;
+pub mod reader;
 pub mod script;
 pub mod stager;
 pub mod supervisor;
@@ -31,10 +35,12 @@ pub enum Role {
     Fetcher,
     Stager,
     Keeper,
+    Reader,
+    Caller,
 }
 
 impl Role {
-    const ALL: [Role; 4] = [Role::Prober, Role::Fetcher, Role::Stager, Role::Keeper];
+    const ALL: [Role; 6] = [Role::Prober, Role::Fetcher, Role::Stager, Role::Keeper, Role::Reader, Role::Caller];
 
     pub fn word(self) -> &'static str {
         match self {
@@ -42,6 +48,8 @@ impl Role {
             Role::Fetcher => "_fetcher",
             Role::Stager => "_stager",
             Role::Keeper => "_keeper",
+            Role::Reader => "_reader",
+            Role::Caller => "_caller",
         }
     }
 
@@ -60,15 +68,20 @@ pub fn run(role: Role, parent: &str) -> Result<()> {
     match role {
         // It outlives a supervisor that was killed, for as long as it takes to end the script.
         Role::Keeper => keeper::run(),
-        Role::Prober | Role::Fetcher | Role::Stager => {
+        Role::Prober | Role::Fetcher | Role::Stager | Role::Reader | Role::Caller => {
             crate::sys::privdrop::die_with_parent(parent)?;
             // Keys pass through the first two: no other process of the user may look into their memory.
             nix::sys::prctl::set_dumpable(false).context("guarding the process's memory")?;
             match role {
                 Role::Stager => stager::run(),
+                Role::Caller => caller::run(),
                 _ => {
                     crate::sys::libgit2::restrain()?;
-                    if role == Role::Prober { prober::run() } else { fetcher::run() }
+                    match role {
+                        Role::Prober => prober::run(),
+                        Role::Reader => reader::run(),
+                        _ => fetcher::run(),
+                    }
                 }
             }
         }

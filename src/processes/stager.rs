@@ -34,6 +34,12 @@ fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, 
             target.inspect(layout == Layout::Releases)?;
             Ok(StagerReply::Inspected)
         }
+        (StagerRequest::Has { release }, Layout::Releases) => Ok(StagerReply::Has(target.has(&release)?)),
+        (StagerRequest::Has { .. }, Layout::InPlace) => Ok(StagerReply::Has(false)),
+        (StagerRequest::Live, layout) => {
+            let (release, commit) = target.what_is_live(layout == Layout::Releases)?;
+            Ok(StagerReply::Live { release, commit })
+        }
         (StagerRequest::Stage { name, commit, shared }, Layout::Releases) => {
             target.stage_release(&name, commit.as_ref(), &shared, input)
         }

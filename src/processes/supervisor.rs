@@ -10,7 +10,7 @@ use nix::unistd::Uid;
 
 use super::Role;
 use super::helper::{Helper, Patience, Start};
-use super::messages::{Access, Origin, Probe, ProbeApp, Probed, Secret};
+use super::messages::{Access, Origin, Probe, ProbeApp, Probed, ReaderReply, ReaderRequest, Secret};
 use crate::config::{self, App, Config, Defaults, Paths, Reader};
 use crate::journal;
 use crate::outcome::{Class, Failure};
@@ -115,9 +115,19 @@ impl<'c> Preparation<'c> {
         Ok(Preparation { config, me: Account::current()?, is_root: Uid::effective().is_root(), read: HashMap::new() })
     }
 
+    /// What is known of an app without its server: who its scripts run as, and where its journal is.
+    pub fn place(&self, app: &App) -> Result<(Account, PathBuf)> {
+        Ok((self.deploy_account(app)?, self.repository(app)?))
+    }
+
+    pub fn repository(&self, app: &App) -> Result<PathBuf> {
+        let source = &app.source;
+        journal::repository_path(&self.config.paths.state, &source.url, source.identity.as_deref())
+    }
+
     pub fn prepare(&mut self, app: &'c App) -> Result<Prepared<'c>> {
-        let account = self.deploy_account(app)?;
-        for command in [&app.deploy.build, &app.deploy.script, &app.health.as_ref().map(|h| h.command.clone())]
+        let (account, repository) = self.place(app)?;
+        for command in [&app.deploy.build, &app.deploy.script, &app.health.as_ref().and_then(|h| h.command.clone())]
             .into_iter()
             .flatten()
         {
@@ -135,7 +145,6 @@ impl<'c> Preparation<'c> {
             (config::Remote::Ssh { .. }, None) => self.key(app)?,
         };
         let origin = Origin { url: source.url.clone(), remote: source.remote.clone(), access, timeout: source.timeout };
-        let repository = journal::repository_path(&self.config.paths.state, &source.url, source.identity.as_deref())?;
         Ok(Prepared { app, account, origin, repository })
     }
 
@@ -294,6 +303,16 @@ pub fn probe(
         let failure = Failure::of(e);
         waiting.into_values().for_each(|index| answer(index, Err(failure.clone())));
     }
+}
+
+/// Asks a reader one thing.
+pub fn read(fetch: Option<&Account>, request: &ReaderRequest) -> Result<ReaderReply> {
+    let start = Start { role: Role::Reader, account: fetch, umask: 0o027, descriptors: Vec::new(), input: None };
+    let mut reader = Helper::start(start)?;
+    let patience = Patience { time: Duration::from_secs(60), stop: None, class: Class::Io };
+    let reply = reader.ask::<_, Result<ReaderReply, Failure>>(request, patience)??;
+    reader.finish();
+    Ok(reply)
 }
 
 /// Who started this run: the person behind sudo, else the user.

@@ -100,6 +100,31 @@ impl<'r> Workshop<'r> {
         self.small(StagerRequest::Inspect).map(drop)
     }
 
+    pub fn has_release(&mut self, name: &str) -> Result<bool> {
+        match self.small(StagerRequest::Has { release: name.to_owned() })? {
+            StagerReply::Has(there) => Ok(there),
+            _ => anyhow::bail!("the stager answered another question"),
+        }
+    }
+
+    /// The release and the commit that the target's files name.
+    pub fn live(&mut self) -> Result<(Option<String>, Option<Commit>)> {
+        match self.small(StagerRequest::Live)? {
+            StagerReply::Live { release, commit } => Ok((release, commit)),
+            _ => anyhow::bail!("the stager answered another question"),
+        }
+    }
+
+    /// The one commit in the repository whose name begins so.
+    pub fn resolve(&mut self, beginning: &str) -> Result<Commit> {
+        let patience = Patience { time: SMALL, stop: None, class: Class::Io };
+        let request = FetcherRequest::Resolve { beginning: beginning.to_owned() };
+        match self.fetcher()?.ask::<_, Result<_, Failure>>(&request, patience)?? {
+            FetcherReply::Resolved { commit } => Ok(commit),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Streams a tree from the fetcher to the stager. `stop` is None for a rollback that must be finished.
     pub fn stage(&mut self, name: &str, tree: StreamTree, stop: Option<&Stop>) -> Result<StagerReply> {
         let patience = Patience { time: STAGE, stop, class: Class::Io };

@@ -9,40 +9,44 @@ use serde_json::json;
 use super::memory::{self, News, Say};
 use super::metrics::{self, Sample};
 use super::terminal::Console;
-use crate::config::Config;
+use crate::config::{App, Config};
 use crate::event;
 use crate::journal::state::State;
 use crate::outcome::{Class, Failure, Outcome, exit_code};
 use crate::processes::messages::Tip;
 use crate::road::Context;
 use crate::stages::decide::{Force, Policy, state_word};
-use crate::stages::lock::Lock;
+use crate::stages::lock::{Lock, Polled};
+
+/// What is kept of a sentence: all of it has to fit into the lock file.
+const LONGEST_WHY: usize = 600;
 
 /// How one app ended.
-pub struct Ended {
-    pub app: String,
+pub struct Ended<'c> {
+    pub name: String,
+    /// None where its file is broken.
+    pub app: Option<&'c App>,
     pub result: Result<Outcome, Failure>,
     /// The end of what its commands said.
     pub last: Vec<String>,
     pub tip: Option<Tip>,
     pub state: Option<State>,
-    pub retries: u32,
     /// How many milliseconds a deploy took, if one was begun.
     pub deploy: Option<u64>,
     pub milliseconds: u64,
     pub lock: Option<Lock>,
 }
 
-impl Ended {
+impl<'c> Ended<'c> {
     /// One that did not come as far as the road.
-    pub fn early(app: String, failure: Failure, retries: u32) -> Ended {
+    pub fn early(name: String, app: Option<&'c App>, failure: Failure) -> Ended<'c> {
         Ended {
+            name,
             app,
             result: Err(failure),
             last: Vec::new(),
             tip: None,
             state: None,
-            retries,
             deploy: None,
             milliseconds: 0,
             lock: None,
@@ -57,6 +61,19 @@ impl Ended {
         self.result.as_ref().map_or_else(|f| f.class.word(), Outcome::word)
     }
 
+    /// Where the app stands after this, in the contract's words; None when its journal was not read.
+    fn state_word(&self, now: Timestamp) -> Option<&'static str> {
+        match &self.result {
+            Err(f) if f.class == Class::Refused && self.tip.is_some() => Some("refused"),
+            Err(f) if matches!(f.class, Class::Unreachable | Class::Protocol) => Some("unreachable"),
+            _ => {
+                let policy = Policy::of(self.app?, Force::No, 0);
+                let tip = self.tip.as_ref().map(|t| &t.commit);
+                self.state.as_ref().map(|s| state_word(s, tip, &policy, now))
+            }
+        }
+    }
+
     fn is_busy(&self) -> bool {
         self.result.as_ref().is_err_and(|f| f.class == Class::Busy)
     }
@@ -64,7 +81,7 @@ impl Ended {
     /// The line about a failure, once, whatever stage it came from.
     pub fn log(&self, stage: &str) {
         let Err(failure) = &self.result else { return };
-        let (app, outcome) = (self.app.as_str(), self.outcome());
+        let (app, outcome) = (self.name.as_str(), self.outcome());
         if self.is_busy() {
             event!(INFO, "poll.busy", app = app, stage = stage, outcome = outcome; "{}", failure.message);
             return;
@@ -86,10 +103,10 @@ pub fn global(console: &Console, failure: &Failure) {
 /// Tells everybody, and returns the exit code.
 pub fn conclude(context: &Context, config: &Config, mut all: Vec<Ended>, began: Instant, json: bool) -> u8 {
     let now = Timestamp::now();
-    all.sort_by(|a, b| a.app.cmp(&b.app));
+    all.sort_by(|a, b| a.name.cmp(&b.name));
     for ended in &mut all {
         if let Err(e) = tell(context, ended, now) {
-            event!(WARN, "report.failed", app = ended.app.as_str(), stage = "report", error = format!("{e:#}"); "what was reported cannot be remembered");
+            event!(WARN, "report.failed", app = ended.name.as_str(), stage = "report", error = format!("{e:#}"); "what was reported cannot be remembered");
         }
     }
     if let Some(metrics) = &config.metrics {
@@ -123,7 +140,7 @@ pub fn conclude(context: &Context, config: &Config, mut all: Vec<Ended>, began: 
 fn tell(context: &Context, ended: &mut Ended, now: Timestamp) -> Result<()> {
     let console = &context.console;
     let reference = ended.tip.as_ref().map_or("", |t| t.reference.as_str());
-    console.ended(&ended.app, &ended.result, reference);
+    console.ended(&ended.name, &ended.result, reference);
     if ended.is_busy() {
         return Ok(());
     }
@@ -143,13 +160,42 @@ fn tell(context: &Context, ended: &mut Ended, now: Timestamp) -> Result<()> {
         }
         // Nothing is mailed on a good day: silence on 0 is part of the contract.
         (Say::Recovered { since }, _) => {
-            event!(INFO, "poll.recovered", app = ended.app.as_str(), stage = "report"; "well again; it failed since {since:.0}");
+            event!(INFO, "poll.recovered", app = ended.name.as_str(), stage = "report"; "well again; it failed since {since:.0}");
         }
         _ => {}
     }
+    let polled = polled(context, ended, now);
     match &mut ended.lock {
-        Some(lock) => lock.remember(memory),
+        Some(lock) => lock.remember(memory, Some(polled)),
         None => Ok(()),
+    }
+}
+
+/// What `status` says of this poll until the next one.
+fn polled(context: &Context, ended: &Ended, now: Timestamp) -> Polled {
+    let before = ended.lock.as_ref().map_or(0, |lock| lock.content.waited());
+    let tried = ended.deploy.is_some();
+    let waited = match &ended.state {
+        Some(state) if state.failed.is_none() => 0,
+        Some(_) if tried => 0,
+        Some(_) if ended.tip.is_some() => before.saturating_add(1),
+        _ => before,
+    };
+    let why = match &ended.result {
+        Ok(Outcome::Unchanged { .. }) => "nothing new: the tip is what is deployed".to_owned(),
+        Ok(Outcome::Skipped { why, .. }) => why.clone(),
+        Ok(Outcome::Deployed { milliseconds, .. }) => format!("deployed in {:.1} s", *milliseconds as f64 / 1000.0),
+        Err(failure) => failure.message.lines().next().unwrap_or_default().to_owned(),
+    };
+    Polled {
+        at: now,
+        run: context.run.clone(),
+        outcome: ended.outcome().to_owned(),
+        state: ended.state_word(now).unwrap_or("new").to_owned(),
+        tip: ended.tip.as_ref().map(|t| t.commit.clone()),
+        reference: ended.tip.as_ref().map(|t| t.reference.clone()),
+        why: super::printable(&why).chars().take(LONGEST_WHY).collect(),
+        waited,
     }
 }
 
@@ -165,7 +211,7 @@ fn mail(context: &Context, ended: &Ended, failure: &Failure, since: &str) {
     if console.is_watched() {
         return;
     }
-    console.say(&format!("poller on {}: {}: {since}{}", context.host, ended.app, failure.message));
+    console.say(&format!("poller on {}: {}: {since}{}", context.host, ended.name, failure.message));
     failure.help.iter().for_each(|line| console.say(&format!("  {line}")));
     if !ended.last.is_empty() {
         console.say("  the end of what it said:");
@@ -176,20 +222,11 @@ fn mail(context: &Context, ended: &Ended, failure: &Failure, since: &str) {
 
 fn sample(ended: &Ended, now: Timestamp) -> Sample {
     let state = ended.state.as_ref();
-    let word = match &ended.result {
-        Err(f) if f.class == Class::Refused && ended.tip.is_some() => Some("refused"),
-        Err(f) if matches!(f.class, Class::Unreachable | Class::Protocol) => Some("unreachable"),
-        _ => {
-            let policy = Policy { retries: ended.retries, paths: &[], force: Force::No };
-            let tip = ended.tip.as_ref().map(|t| &t.commit);
-            state.map(|s| state_word(s, tip, &policy, now))
-        }
-    };
     Sample {
-        app: ended.app.clone(),
+        app: ended.name.clone(),
         commit: state.and_then(|s| s.deployed.as_ref()).map(|d| d.commit.to_string()),
         reference: ended.tip.as_ref().map(|t| t.reference.clone()),
-        state: word,
+        state: ended.state_word(now),
         outcome: ended.outcome(),
         polled: ended.tip.is_some(),
         deploy: ended.deploy.map(|ms| (ended.outcome(), ms as f64 / 1000.0)),
@@ -206,7 +243,7 @@ fn as_json(context: &Context, all: &[Ended], code: u8) -> serde_json::Value {
             _ => None,
         };
         json!({
-            "app": ended.app,
+            "app": ended.name,
             "outcome": ended.outcome(),
             "commit": ended.tip.as_ref().map(|t| t.commit.as_str()),
             "ref": ended.tip.as_ref().map(|t| t.reference.as_str()),

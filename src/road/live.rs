@@ -89,6 +89,9 @@ impl Road<'_> {
         let Some(check) = &self.app.health else {
             return Ok(());
         };
+        let Some(command) = &check.command else {
+            return Ok(());
+        };
         self.enter("health").map_err(|e| Setback {
             failure: Failure::of(e),
             exit: None,
@@ -99,7 +102,7 @@ impl Road<'_> {
         let stop = &self.context.stop;
         let mut exit = None;
         let result = health::ask(check.attempts, check.interval, stop, || {
-            let job = Keep { timeout: check.timeout, ..self.errand(&destination).command(&check.command) };
+            let job = Keep { timeout: check.timeout, ..self.errand(&destination).command(command) };
             let kept = self.run(&job, "health", destination.commit, Some(stop)).map_err(|e| e.message)?;
             exit = exit_of(&kept);
             script::verdict("the health check", &job, &kept).map_or(Ok(()), Err)

@@ -2,7 +2,9 @@
 //!
 //! `pipeline.rs` puts them in order; each type here is what one stage hands to the next.
 
+pub mod back;
 mod live;
+pub mod note;
 pub mod prepare;
 mod settle;
 
@@ -49,7 +51,8 @@ pub struct Road<'r> {
     pub app: &'r App,
     /// Who the scripts run as: the deploy user, or whoever started an unprivileged poller.
     pub account: Account,
-    pub origin: Origin,
+    /// None for what is done without asking the server.
+    pub origin: Option<Origin>,
     pub force: Force,
     pub lock: &'r mut Lock,
     pub journal: Journal,
@@ -139,7 +142,7 @@ impl Road<'_> {
     }
 
     fn policy(&self) -> Policy<'_> {
-        Policy { retries: self.app.deploy.retries, paths: &self.app.source.paths, force: self.force }
+        Policy::of(self.app, self.force, self.lock.content.waited())
     }
 
     fn deployed(&self) -> Option<&Commit> {

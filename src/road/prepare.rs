@@ -1,16 +1,16 @@
 //! From the tip to a release on the disk: decide, fetch, verify, stage, begin. Nothing live changes here.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{Begun, Decided, Fetched, Judged, Plan, Road, Staged, Verified, now};
 use crate::commit::Commit;
 use crate::config::{App, Layout};
 use crate::event;
-use crate::journal::state::{Ending, Kind, Place, Refused, Run, Skipped, State};
+use crate::journal::state::{Ending, Kind, Place, Refused, Run, Seen, Skipped, State};
 use crate::outcome::{Class, Failure, Outcome};
 use crate::processes::messages::{Rewind, StagerReply, StreamTree, Tip, Verify};
 use crate::report::plural;
-use crate::stages::decide::{Decision, Force, decide};
+use crate::stages::decide::{Decision, Force, Skip, decide};
 use crate::stages::record::{self, Facts};
 
 /// What the fetcher is to hold the commit against; a dry run asks the same and wants a summary.
@@ -38,24 +38,33 @@ fn shared(app: &App) -> Vec<String> {
 }
 
 impl Road<'_> {
-    pub fn decide(&mut self, tip: &Tip) -> Decided {
+    pub fn decide(&mut self, tip: &Tip) -> Result<Decided> {
         let (commit, name) = (tip.commit.as_str(), self.app.name.as_str());
         match decide(&self.journal.state, &tip.commit, &self.policy(), now()) {
             Decision::Unchanged => {
                 event!(INFO, "poll.unchanged", app = name, stage = "decide", commit = commit, outcome = "unchanged"; "{} stands where it stood", tip.reference);
-                Decided::Stay(Outcome::Unchanged { commit: tip.commit.to_string() })
+                Ok(Decided::Stay(Outcome::Unchanged { commit: tip.commit.to_string() }))
             }
-            Decision::Skip { why } => {
+            Decision::Skip(skip) => {
+                let why = skip.to_string();
                 event!(INFO, "poll.skipped", app = name, stage = "decide", commit = commit, outcome = "skipped"; "{why}");
-                Decided::Stay(Outcome::Skipped { commit: tip.commit.to_string(), why })
+                if let Skip::Soaking { known: false, .. } = skip {
+                    let seen = Seen { tip: tip.commit.clone(), since: now() };
+                    let state = State { seen: Some(seen), ..self.journal.state.clone() };
+                    self.note(&tip.reference, &tip.commit, state, Kind::Soak, Ending::Skipped, None)?;
+                }
+                Ok(Decided::Stay(Outcome::Skipped { commit: tip.commit.to_string(), why }))
             }
-            Decision::Deploy { kind, why } => {
+            Decision::Deploy { kind, why, commit: goal } => {
                 let previous = self.deployed().map(Commit::as_str);
                 event!(INFO, "poll.changed", app = name, stage = "decide", commit = commit, previous = previous; "{}: {why}", tip.reference);
                 if let Some(started) = &self.journal.state.started {
                     event!(WARN, "deploy.interrupted", app = name, stage = "decide", commit = started.commit.as_str(), outcome = "interrupted"; "the run {} of {:.0} began to deploy {} and did not finish; it is taken up again", started.run, started.at, started.commit.short());
                 }
-                Decided::Go(Plan { kind, why, tip: tip.clone() })
+                // What was interrupted was fetched then: it is there under its own name.
+                let goal = Tip { object: goal.clone(), commit: goal, reference: tip.reference.clone() };
+                let tip = if goal.commit == tip.commit { tip.clone() } else { goal };
+                Ok(Decided::Go(Plan { kind, why, tip }))
             }
         }
     }
@@ -64,7 +73,8 @@ impl Road<'_> {
         self.enter("fetch")?;
         self.timed("fetch", |road| {
             let (console, app) = (&road.context.console, road.app.name.as_str());
-            let commit = road.shop.fetch(&road.origin, &plan.tip, false, |received, total, bytes| {
+            let origin = road.origin.as_ref().context("a road without an origin")?;
+            let commit = road.shop.fetch(origin, &plan.tip, false, |received, total, bytes| {
                 console.transfer(app, received, total, bytes);
             })?;
             event!(INFO, "fetch.finished", app = app, stage = "fetch", commit = commit.as_str(); "fetched {}", plan.tip.reference);
@@ -75,7 +85,12 @@ impl Road<'_> {
     pub fn verify(&mut self, fetched: Fetched) -> Result<Judged> {
         self.enter("verify")?;
         let Fetched { plan, commit } = fetched;
-        let request = verify_request(self.app, &self.journal.state, self.force, false);
+        let mut request = verify_request(self.app, &self.journal.state, self.force, false);
+        if plan.kind == Kind::Rollback {
+            // Back is where it goes: what was good once needs no look at its ancestors or its paths.
+            request.rewind = Rewind::Allowed;
+            request.paths = Vec::new();
+        }
         let findings = match self.timed("verify", |road| road.shop.verify(request)) {
             Ok(findings) => findings,
             Err(e) => {
@@ -103,7 +118,7 @@ impl Road<'_> {
         }
         let refused = Refused { commit: commit.clone(), reason: failure.message.clone(), since: now() };
         let state = State { refused: Some(refused), ..self.journal.state.clone() };
-        self.note(plan, commit, state, Kind::Refusal, Ending::Refused, Some(failure.message.clone()))
+        self.note(&plan.tip.reference, commit, state, Kind::Refusal, Ending::Refused, Some(failure.message.clone()))
     }
 
     /// Remembers that a commit changed nothing of interest, so that it is not fetched again and again.
@@ -112,14 +127,14 @@ impl Road<'_> {
         event!(INFO, "poll.skipped", app = self.name(), stage = "verify", commit = commit.as_str(), outcome = "skipped"; "{why}");
         let skipped = Skipped { commit: commit.clone(), paths: self.app.source.paths.clone(), since: now() };
         let state = State { skipped: Some(skipped), refused: None, ..self.journal.state.clone() };
-        self.note(plan, commit, state, Kind::Skip, Ending::Skipped, None)?;
+        self.note(&plan.tip.reference, commit, state, Kind::Skip, Ending::Skipped, None)?;
         Ok(Outcome::Skipped { commit: commit.to_string(), why })
     }
 
     /// An entry about a commit that is not deployed.
     fn note(
         &mut self,
-        plan: &Plan,
+        reference: &str,
         commit: &Commit,
         state: State,
         kind: Kind,
@@ -132,13 +147,14 @@ impl Road<'_> {
             kind,
             outcome,
             from: self.deployed().cloned(),
-            to: commit.clone(),
-            reference: plan.tip.reference.clone(),
+            to: Some(commit.clone()),
+            reference: reference.to_owned(),
             who: self.context.who.clone(),
             started: at,
             ended: Some(at),
             exit: None,
             error,
+            reason: None,
             ms: self.ms.clone(),
         };
         self.append(state, run, Vec::new())
@@ -169,17 +185,18 @@ impl Road<'_> {
             place: self.place(),
             who: self.context.who.clone(),
             began,
+            back: None,
         };
         event!(DEBUG, "deploy.decided", app = self.name(), stage = "stage", commit = facts.commit.as_str(); "{}", plan.why);
         Ok(Staged { facts })
     }
 
-    fn place(&self) -> Place {
+    pub fn place(&self) -> Place {
         Place { directory: self.app.target.directory.clone(), layout: self.app.target.layout }
     }
 
     /// Whether poller never wrote to the target: a new app, or one whose directory or layout was changed.
-    fn is_new_here(&self) -> bool {
+    pub fn is_new_here(&self) -> bool {
         let state = &self.journal.state;
         let begun = state.started.is_some() || state.failed.is_some();
         state.deployed.as_ref().map_or(!begun, |d| d.place != self.place())
@@ -210,7 +227,7 @@ impl Road<'_> {
         begun
     }
 
-    fn put_on_record(&mut self, staged: Staged) -> Result<Begun> {
+    pub fn put_on_record(&mut self, staged: Staged) -> Result<Begun> {
         self.ensure_log()?;
         let facts = staged.facts;
         let (reference, who) = (facts.reference.as_str(), self.context.who.as_str());

@@ -9,6 +9,8 @@ use crate::event;
 use crate::journal::state::{Deployed, Kind, Published};
 use crate::outcome::{Class, Failure, Outcome};
 use crate::processes::messages::StagerReply;
+use crate::report::plural;
+use crate::stages::decide::distance;
 use crate::stages::record::{self, Live};
 
 impl Road<'_> {
@@ -37,7 +39,12 @@ impl Road<'_> {
     }
 
     /// Takes back what was begun, as far as the app wants that, and records it.
-    pub fn fail(&mut self, mut begun: Begun, setback: Setback) -> Result<Outcome> {
+    pub fn fail(&mut self, mut begun: Begun, mut setback: Setback) -> Result<Outcome> {
+        let by_hand = begun.facts.kind == Kind::Rollback;
+        if by_hand && setback.cause == SetbackCause::NotNow {
+            // There is no next poll that would try a rollback again.
+            setback.cause = SetbackCause::Commit;
+        }
         let mut failure = setback.failure;
         // Before this deploy another one may have been cut short: then what is live is not what is
         // deployed, however early this one failed.
@@ -74,19 +81,25 @@ impl Road<'_> {
             let why = "the script said \"not now\" (exit 75); it is tried again at the next poll".to_owned();
             return Ok(Outcome::Skipped { commit: commit.to_string(), why });
         }
-        if setback.cause == SetbackCause::Commit {
+        if by_hand {
+            failure.message = format!("the rollback to {} failed: {}", commit.short(), failure.message);
+        } else if setback.cause == SetbackCause::Commit {
             let retries = self.app.deploy.retries;
             let (short, name) = (commit.short(), self.name());
             // The last attempt is another failure than the ones before: it is reported for itself.
             if attempts < retries {
                 failure.message = format!("deploy of {short} failed: {}", failure.message);
-                failure.help.push(format!(
-                    "attempt {attempts} of {retries}: the next poll tries again; a new commit is deployed at once"
-                ));
+                let again = match distance(attempts) {
+                    0 => "the next poll tries again".to_owned(),
+                    polls => format!("the next attempt is {} from now", plural(polls as usize + 1, "poll")),
+                };
+                failure
+                    .help
+                    .push(format!("attempt {attempts} of {retries}: {again}; a new commit is deployed at once"));
             } else {
                 failure.message = format!("deploy of {short} failed for the last time: {}", failure.message);
                 failure.help.push(format!(
-                    "attempt {attempts} of {retries}: it waits for another commit (or: poller --force {name})"
+                    "attempt {attempts} of {retries}: it waits for another commit (or: poller retry {name})"
                 ));
             }
         }

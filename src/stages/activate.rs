@@ -334,6 +334,41 @@ impl Target {
         Some(link.file_name()?.to_str()?.to_owned())
     }
 
+    /// Whether a release is there under its full name.
+    pub fn has(&self, release: &str) -> Result<bool> {
+        let found = look(&self.releases()?, OsStr::new(release))?;
+        Ok(found.is_some_and(|stat| is_folder(&stat)))
+    }
+
+    /// What somebody else put here, for `adopt`: the release behind `current`, and the commit that
+    /// `REVISION` names, or the `HEAD` of a clone.
+    pub fn what_is_live(&self, releases: bool) -> Result<(Option<String>, Option<Commit>)> {
+        let release = if releases { self.live() } else { None };
+        let folder = match &release {
+            Some(_) => self.by_descriptor(CURRENT),
+            None if releases => return Ok((None, None)),
+            None => self.by_descriptor(""),
+        };
+        let line = |path: PathBuf| {
+            let mut text = String::new();
+            let read = fs::File::open(path).and_then(|file| file.take(1 << 20).read_to_string(&mut text));
+            read.is_ok().then(|| text.trim().to_owned())
+        };
+        let commit = |text: String| Commit::try_from(text).ok();
+        let revision = line(folder.join(stage::REVISION)).and_then(commit);
+        let head = || {
+            let head = line(folder.join(".git/HEAD"))?;
+            let Some(name) = head.strip_prefix("ref: ").map(str::trim) else { return commit(head) };
+            let loose = line(folder.join(".git").join(name)).and_then(commit);
+            loose.or_else(|| {
+                let packed = line(folder.join(".git/packed-refs"))?;
+                let found = packed.lines().find_map(|l| l.strip_suffix(name)?.strip_suffix(' ').map(str::to_owned));
+                found.and_then(commit)
+            })
+        };
+        Ok((release, revision.or_else(head)))
+    }
+
     /// Removes releases past the newest `keep`, but never the live one or one that is protected.
     pub fn retire(&self, keep: usize, protect: &[String], remove: &[String]) -> Result<StagerReply> {
         let mut names: Vec<String> = Vec::new();

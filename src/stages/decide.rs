@@ -1,27 +1,46 @@
 //! What to do about a tip: a pure function, the heart of poller.
 //!
-//! No input or output, no clock of its own. `--dry-run` prints what it says.
+//! No input or output, no clock of its own. `--dry-run` prints what it says, `status` explains it.
 
-use jiff::Timestamp;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::commit::Commit;
-use crate::journal::state::{Kind, State};
+use crate::config::App;
+use crate::journal::state::{Failed, Frozen, Kind, State};
+use crate::report::plural;
 
-/// What the configuration has a say in.
+/// What the configuration and the caller have a say in.
 #[derive(Clone, Debug)]
 pub struct Policy<'a> {
     /// Attempts at one commit.
     pub retries: u32,
     /// `[source] paths`: patterns of interest.
     pub paths: &'a [String],
+    /// How long a tip must have stood.
+    pub soak: Duration,
     pub force: Force,
+    /// How many polls left the failed commit alone since it was tried last.
+    pub waited: u32,
 }
 
-/// Whether the app was named with `--force`.
+impl<'a> Policy<'a> {
+    pub fn of(app: &'a App, force: Force, waited: u32) -> Policy<'a> {
+        let source = &app.source;
+        Policy { retries: app.deploy.retries, paths: &source.paths, soak: source.soak, force, waited }
+    }
+}
+
+/// What was asked for by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Force {
-    Yes,
     No,
+    /// `poller retry`: a commit that failed is tried, however often it was before.
+    Retry,
+    /// `--force`: the tip is deployed, whatever it is.
+    Yes,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +48,71 @@ pub enum Decision {
     /// The tip is what is deployed, or differs from it in nothing of interest.
     Unchanged,
     /// Something is new and is left alone.
-    Skip { why: String },
-    /// Fetch, verify and, if that goes well, deploy.
-    Deploy { kind: Kind, why: Why },
+    Skip(Skip),
+    /// Fetch, verify and, if that goes well, deploy. The commit is the tip, but for a deploy that was
+    /// interrupted and whose end cannot wait for the tip.
+    Deploy { kind: Kind, why: Why, commit: Commit },
+}
+
+/// Why something new is left alone. Its `Display` is a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Skip {
+    Frozen(Frozen),
+    /// All attempts at this commit are used up.
+    Broken {
+        failed: Failed,
+        retries: u32,
+    },
+    /// The next attempt is some polls away.
+    Waiting {
+        failed: Failed,
+        retries: u32,
+        polls: u32,
+    },
+    /// The tip has not stood long enough. `known` is false when the journal is yet to be told of it.
+    Soaking {
+        until: Timestamp,
+        soak: Duration,
+        known: bool,
+    },
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Skip::Frozen(frozen) => {
+                let until = frozen.until.map(|t| format!(" until {t:.0}")).unwrap_or_default();
+                write!(f, "frozen by {} since {:.0}{until}: {}", frozen.by, frozen.since, frozen.reason)
+            }
+            Skip::Broken { failed, retries } => {
+                let made = failed.attempts;
+                let reason = &failed.reason;
+                write!(
+                    f,
+                    "broken: {made} of {retries} attempts at this commit failed ({reason}); it waits for another commit"
+                )
+            }
+            Skip::Waiting { failed, retries, polls } => {
+                let next = if *polls == 0 {
+                    "the next poll".to_owned()
+                } else {
+                    format!("{} from now", plural(*polls as usize + 1, "poll"))
+                };
+                write!(
+                    f,
+                    "attempt {} of {retries} at this commit failed ({}); the next one is made by {next}",
+                    failed.attempts, failed.reason
+                )
+            }
+            Skip::Soaking { until, soak, .. } => {
+                write!(
+                    f,
+                    "new, and deployed once it has stood for {}: after {until:.0}",
+                    crate::report::duration(*soak)
+                )
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +128,8 @@ pub enum Why {
     Forced,
 }
 
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Why::First => f.write_str("never deployed before"),
             Why::NewCommit => f.write_str("a new commit"),
@@ -60,65 +141,91 @@ impl std::fmt::Display for Why {
     }
 }
 
-pub fn decide(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> Decision {
-    let deploy = |kind, why| Decision::Deploy { kind, why };
+/// How many polls are left out between two attempts, after so many failed ones: 0, 1, 3, 7, … In polls and
+/// not in hours, so that it fits whatever the schedule is and no clock can get it wrong.
+pub fn distance(attempts: u32) -> u32 {
+    const LONGEST: u32 = 63;
+    match attempts {
+        0 => 0,
+        n => 1u32.checked_shl(n - 1).map_or(LONGEST, |polls| (polls - 1).min(LONGEST)),
+    }
+}
 
-    // A freeze stands above all, --force included: lifting it is a decision of its own.
-    if let Some(frozen) = &state.frozen
-        && frozen.until.is_none_or(|until| now < until)
-    {
-        let until = frozen.until.map(|t| format!(" until {t:.0}")).unwrap_or_default();
-        return Decision::Skip {
-            why: format!("frozen by {} since {:.0}{until}: {}", frozen.by, frozen.since, frozen.reason),
-        };
+pub fn decide(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> Decision {
+    let deploy = |kind, why| Decision::Deploy { kind, why, commit: tip.clone() };
+
+    // A rollback that was begun by hand is carried through: it is what the freeze protects.
+    if let Some(started) = state.started.as_ref().filter(|s| s.kind == Kind::Rollback) {
+        return Decision::Deploy { kind: Kind::Rollback, why: Why::Interrupted, commit: started.commit.clone() };
+    }
+    // A freeze stands above all else, --force included: lifting it is a decision of its own.
+    if let Some(frozen) = state.frozen.as_ref().filter(|frozen| frozen.holds(now)) {
+        return Decision::Skip(Skip::Frozen(frozen.clone()));
     }
     if policy.force == Force::Yes {
         return deploy(Kind::Deploy, Why::Forced);
     }
     let failed = state.failed.as_ref().filter(|f| f.commit == *tip);
-    if let Some(failed) = failed.filter(|f| f.attempts >= policy.retries) {
-        return Decision::Skip {
-            why: format!(
-                "broken: {} of {} attempts at this commit failed ({}); it waits for another commit",
-                failed.attempts, policy.retries, failed.reason
-            ),
-        };
+    if let Some(failed) = failed.filter(|f| f.attempts >= policy.retries && policy.force == Force::No) {
+        return Decision::Skip(Skip::Broken { failed: failed.clone(), retries: policy.retries });
     }
+    let soaking = soaking(state, tip, policy, now);
     // What was begun and not ended may be live in part: nothing else is looked at before it is mended.
-    if state.started.is_some() {
-        return deploy(Kind::Retry, Why::Interrupted);
+    if let Some(started) = &state.started {
+        let commit = if soaking.is_some() { &started.commit } else { tip };
+        return Decision::Deploy { kind: Kind::Retry, why: Why::Interrupted, commit: commit.clone() };
     }
     if let Some(failed) = failed {
+        let polls = distance(failed.attempts).saturating_sub(policy.waited);
+        if polls > 0 && policy.force == Force::No {
+            return Decision::Skip(Skip::Waiting { failed: failed.clone(), retries: policy.retries, polls: polls - 1 });
+        }
         let kind = if failed.attempts == 0 { Kind::Deploy } else { Kind::Retry };
         return deploy(kind, Why::Again(failed.attempts + 1));
     }
-    let Some(deployed) = &state.deployed else {
-        return match &state.refused {
-            Some(refused) if refused.commit == *tip => deploy(Kind::Deploy, Why::Reconsider),
-            _ => deploy(Kind::Deploy, Why::First),
-        };
-    };
+    let deployed = state.deployed.as_ref();
     // What is live besides it (a failed commit that was kept, for one) gives way first.
-    if deployed.commit == *tip && state.stray.is_empty() {
-        return Decision::Unchanged;
+    if state.stray.is_empty() {
+        let of_no_interest =
+            state.skipped.as_ref().is_some_and(|s| s.commit == *tip && s.paths == policy.paths) && deployed.is_some();
+        if of_no_interest || deployed.is_some_and(|d| d.commit == *tip) {
+            return Decision::Unchanged;
+        }
     }
-    if let Some(skipped) = &state.skipped
-        && skipped.commit == *tip
-        && state.stray.is_empty()
-        && skipped.paths == policy.paths
-    {
-        return Decision::Unchanged;
+    if let Some(soaking) = soaking {
+        return Decision::Skip(soaking);
     }
     match &state.refused {
         Some(refused) if refused.commit == *tip => deploy(Kind::Deploy, Why::Reconsider),
+        _ if deployed.is_none() => deploy(Kind::Deploy, Why::First),
         _ => deploy(Kind::Deploy, Why::NewCommit),
     }
+}
+
+/// Whether a tip has yet to stand for some time.
+fn soaking(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> Option<Skip> {
+    let soak = SignedDuration::try_from(policy.soak).ok().filter(|soak| !soak.is_zero())?;
+    // It soaked before it was tried, refused or passed over, and what is deployed has stood the longest.
+    let known = [
+        state.failed.as_ref().map(|f| &f.commit),
+        state.refused.as_ref().map(|r| &r.commit),
+        state.deployed.as_ref().map(|d| &d.commit),
+        state.started.as_ref().map(|s| &s.commit),
+    ];
+    if known.into_iter().flatten().any(|commit| commit == tip) {
+        return None;
+    }
+    // Seen in the future: the clock was set back, and the wait starts anew.
+    let seen = state.seen.as_ref().filter(|seen| seen.tip == *tip && seen.since <= now);
+    let since = seen.map_or(now, |seen| seen.since);
+    let until = since.checked_add(soak).unwrap_or(Timestamp::MAX);
+    (now < until).then_some(Skip::Soaking { until, soak: policy.soak, known: seen.is_some() })
 }
 
 /// The word of the contract for where an app stands, as far as its journal and the tip tell.
 pub fn state_word(state: &State, tip: Option<&Commit>, policy: &Policy, now: Timestamp) -> &'static str {
     let Some(tip) = tip else { return "unreachable" };
-    if state.frozen.as_ref().is_some_and(|f| f.until.is_none_or(|until| now < until)) {
+    if state.frozen.as_ref().is_some_and(|frozen| frozen.holds(now)) {
         return "frozen";
     }
     if state.started.is_some() {
@@ -175,7 +282,14 @@ mod tests {
     }
 
     fn started(digit: char) -> Option<Started> {
-        Some(Started { commit: commit(digit), release: None, at: at(0), run: "r".into(), told: false })
+        Some(Started {
+            commit: commit(digit),
+            kind: Kind::Deploy,
+            release: None,
+            at: at(0),
+            run: "r".into(),
+            told: false,
+        })
     }
 
     fn refused(digit: char) -> Option<Refused> {
@@ -190,10 +304,14 @@ mod tests {
         Some(Frozen { by: "alice".into(), reason: "audit".into(), since: at(0), until: until.map(at) })
     }
 
+    fn policy(paths: &[String]) -> Policy<'_> {
+        Policy { retries: 3, paths, soak: Duration::ZERO, force: Force::No, waited: 0 }
+    }
+
     /// The tip is `b` throughout, three attempts, patterns `site/**`, the time 100 s.
     #[test]
     fn every_row_of_the_table() {
-        let deploy = |kind, why| Decision::Deploy { kind, why };
+        let deploy = |kind, why| Decision::Deploy { kind, why, commit: commit('b') };
         let new = State::default;
         let ok = || State { deployed: deployed('a'), ..new() };
         let same = || State { deployed: deployed('b'), ..new() };
@@ -310,16 +428,16 @@ mod tests {
         ];
         let paths = ["site/**".to_owned()];
         for (name, state, force, expected, word) in rows {
-            let policy = Policy { retries: 3, paths: &paths, force };
+            let policy = Policy { force, ..policy(&paths) };
             assert_eq!(decide(&state, &commit('b'), &policy, at(100)), expected, "{name}");
             let unforced = Policy { force: Force::No, ..policy };
             assert_eq!(state_word(&state, Some(&commit('b')), &unforced, at(100)), word, "{name}");
         }
-        let policy = Policy { retries: 3, paths: &paths, force: Force::No };
+        let policy = policy(&paths);
         assert_eq!(state_word(&ok(), None, &policy, at(100)), "unreachable");
         let broken = State { failed: failed('b', 3), ..ok() };
         assert!(
-            matches!(decide(&broken, &commit('b'), &policy, at(100)), Decision::Skip { why } if why.starts_with("broken"))
+            matches!(decide(&broken, &commit('b'), &policy, at(100)), Decision::Skip(why) if why.to_string().starts_with("broken"))
         );
     }
 
@@ -329,10 +447,65 @@ mod tests {
             State { frozen: frozen(None), ..State::default() },
             State { frozen: frozen(Some(101)), started: started('c'), ..State::default() },
         ] {
-            let policy = Policy { retries: 3, paths: &[], force: Force::Yes };
-            let Decision::Skip { why } = decide(&state, &commit('b'), &policy, at(100)) else { panic!("not skipped") };
+            let policy = Policy { force: Force::Yes, ..policy(&[]) };
+            let Decision::Skip(why) = decide(&state, &commit('b'), &policy, at(100)) else { panic!("not skipped") };
+            let why = why.to_string();
             assert!(why.contains("alice") && why.contains("audit"), "{why}");
             assert_eq!(state_word(&state, Some(&commit('b')), &policy, at(100)), "frozen");
         }
+    }
+
+    #[test]
+    fn the_distance_between_attempts_grows_and_retry_does_not_wait() {
+        let distances: Vec<u32> = [0, 1, 2, 3, 4, 7, 8, 40].map(distance).to_vec();
+        assert_eq!(distances, [0, 0, 1, 3, 7, 63, 63, 63]);
+        let state = State { failed: failed('b', 2), ..State::default() };
+        let waited = |waited, force| decide(&state, &commit('b'), &Policy { waited, force, ..policy(&[]) }, at(100));
+        let Decision::Skip(why @ Skip::Waiting { polls: 0, .. }) = waited(0, Force::No) else { panic!("not waiting") };
+        assert!(why.to_string().ends_with("made by the next poll"), "{why}");
+        for again in [waited(1, Force::No), waited(9, Force::No), waited(0, Force::Retry)] {
+            assert!(matches!(again, Decision::Deploy { kind: Kind::Retry, why: Why::Again(3), .. }), "{again:?}");
+        }
+        let used_up = State { failed: failed('b', 3), ..State::default() };
+        let retried = decide(&used_up, &commit('b'), &Policy { force: Force::Retry, ..policy(&[]) }, at(100));
+        assert!(matches!(retried, Decision::Deploy { why: Why::Again(4), .. }), "{retried:?}");
+        let fine = State { deployed: deployed('b'), ..State::default() };
+        assert_eq!(
+            decide(&fine, &commit('b'), &Policy { force: Force::Retry, ..policy(&[]) }, at(1)),
+            Decision::Unchanged
+        );
+    }
+
+    #[test]
+    fn a_tip_soaks_from_when_it_was_seen_and_nothing_else_does() {
+        let policy = Policy { soak: Duration::from_secs(50), ..policy(&[]) };
+        let of = |state: &State, now| decide(state, &commit('b'), &policy, at(now));
+        let seen = |digit, since| Some(Seen { tip: commit(digit), since: at(since) });
+        let ok = State { deployed: deployed('a'), ..State::default() };
+        let soaking = |until, known| Decision::Skip(Skip::Soaking { until: at(until), soak: policy.soak, known });
+        assert_eq!(of(&ok, 100), soaking(150, false));
+        assert_eq!(of(&State { seen: seen('b', 60), ..ok.clone() }, 100), soaking(110, true));
+        assert_eq!(of(&State { seen: seen('c', 10), ..ok.clone() }, 100), soaking(150, false));
+        assert_eq!(of(&State { seen: seen('b', 900), ..ok.clone() }, 100), soaking(150, false));
+        assert_eq!(state_word(&ok, Some(&commit('b')), &policy, at(100)), "pending");
+        let deploys = |state: &State, now| match of(state, now) {
+            Decision::Deploy { commit, .. } => commit,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(deploys(&State { seen: seen('b', 50), ..ok.clone() }, 100), commit('b'));
+        assert_eq!(deploys(&State { failed: failed('b', 1), ..ok.clone() }, 100), commit('b'));
+        // What was begun is ended first; what came since has yet to soak.
+        assert_eq!(deploys(&State { started: started('c'), ..ok.clone() }, 100), commit('c'));
+        assert_eq!(deploys(&State { started: started('c'), seen: seen('b', 0), ..ok }, 100), commit('b'));
+    }
+
+    #[test]
+    fn a_rollback_that_was_cut_short_is_carried_through_though_frozen() {
+        let begun = started('c').map(|s| Started { kind: Kind::Rollback, ..s });
+        let state = State { deployed: deployed('b'), frozen: frozen(None), started: begun, ..State::default() };
+        let Decision::Deploy { kind, commit: goal, .. } = decide(&state, &commit('b'), &policy(&[]), at(1)) else {
+            panic!("left alone")
+        };
+        assert_eq!((kind, goal), (Kind::Rollback, commit('c')));
     }
 }

@@ -24,10 +24,9 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// A repository that a run before has made.
-    pub fn existing(path: &Path) -> Result<Opened> {
-        let repo = Repository::open_bare(path).with_context(|| path.display().to_string())?;
-        Ok(Opened { repo, _quarantine: None })
+    /// An app's repository, to work on without its server; made for a journal's first entry.
+    pub fn existing_or_new(path: &Path) -> Result<Opened> {
+        Ok(Opened { repo: journal::open_or_create(path)?, _quarantine: None })
     }
 }
 
@@ -153,6 +152,30 @@ fn peel(repo: &Repository, object: Oid, tip: &Tip) -> Result<Commit> {
             .help("name a branch or a tag of a commit in `[source]`")
     })?;
     Ok(commit.id().into())
+}
+
+/// The one commit whose name begins with `beginning`.
+pub fn resolve(repo: &Repository, beginning: &str) -> Result<Commit> {
+    let hexadecimal = (4..=40).contains(&beginning.len()) && beginning.bytes().all(|b| b.is_ascii_hexdigit());
+    let shown = crate::report::printable(beginning);
+    if !hexadecimal {
+        return Err(Failure::new(Class::Usage, format!("`{shown}` is not the name of a commit"))
+            .help("write its 40 hexadecimal digits, or at least the first four of them")
+            .into());
+    }
+    match repo.find_commit_by_prefix(beginning) {
+        Ok(commit) => Ok(commit.id().into()),
+        Err(e) if e.code() == git2::ErrorCode::Ambiguous => {
+            Err(Failure::new(Class::Usage, format!("`{shown}` is the beginning of more than one object"))
+                .help("write more of its digits")
+                .into())
+        }
+        Err(_) => {
+            Err(Failure::new(Class::Usage, format!("there is no commit `{shown}` in what the followed ref leads to"))
+                .help("compare with: git log")
+                .into())
+        }
+    }
 }
 
 /// What is done to a repository by one process at a time.

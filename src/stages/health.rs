@@ -1,10 +1,8 @@
 //! Health: whether what was deployed works, asked a few times.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, poll};
-
-use crate::sys::signals::{Stop, until};
+use crate::sys::signals::Stop;
 
 /// Asks until the answer is yes or the attempts are used up; the last complaint otherwise.
 pub fn ask(
@@ -19,20 +17,9 @@ pub fn ask(
             Ok(()) => return Ok(()),
             Err(why) => last = why,
         }
-        if attempt < attempts && !pause(interval, stop) {
+        if attempt < attempts && !stop.pause(interval) {
             break;
         }
     }
     Err(format!("{last} ({attempts} attempts)"))
-}
-
-/// False when poller was told to stop meanwhile.
-fn pause(time: Duration, stop: &Stop) -> bool {
-    let end = Instant::now() + time;
-    while Instant::now() < end && stop.cause().is_none() {
-        let mut fds = [PollFd::new(stop.descriptor(), PollFlags::POLLIN)];
-        // An interrupted wait is simply begun again.
-        let _ = poll(&mut fds, until(end));
-    }
-    stop.cause().is_none()
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::commit::Commit;
 use crate::event;
 use crate::outcome::{Class, Failure};
 use crate::report::memory::Reported;
@@ -40,6 +41,34 @@ pub struct Content {
     pub script_run: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reported: Option<Reported>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub polled: Option<Polled>,
+}
+
+/// How the newest poll of the app ended, for `status`. Gone after a reboot, until the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Polled {
+    pub at: Timestamp,
+    pub run: String,
+    /// As in the log: `unchanged`, `skipped`, `deployed`, `unreachable`, …
+    pub outcome: String,
+    /// One of the contract's states.
+    pub state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tip: Option<Commit>,
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Why it came to that, in a sentence.
+    pub why: String,
+    /// How many polls left a commit that failed alone since it was tried.
+    #[serde(default)]
+    pub waited: u32,
+}
+
+impl Content {
+    pub fn waited(&self) -> u32 {
+        self.polled.as_ref().map_or(0, |polled| polled.waited)
+    }
 }
 
 /// An app's lock, held.
@@ -94,6 +123,18 @@ pub fn take(path: &Path, run: &str, now: Timestamp) -> Result<Asked> {
     Ok(Asked::Held(lock))
 }
 
+/// What the file of a lock says, whoever holds it; nothing where there is none.
+pub fn peek(path: &Path) -> Content {
+    let options = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path);
+    options.map_or_else(|_| Content::default(), |file| read(&file))
+}
+
+/// Whether somebody holds it now.
+pub fn is_held(path: &Path) -> bool {
+    let Ok(file) = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path) else { return false };
+    fs2::FileExt::try_lock_shared(&file).is_err_and(|e| e.raw_os_error() == fs2::lock_contended_error().raw_os_error())
+}
+
 /// Who holds a lock, for people; what cannot be read is nobody.
 fn read(file: &File) -> Content {
     let mut block = vec![0; BLOCK];
@@ -117,11 +158,9 @@ impl Lock {
         self.write()
     }
 
-    pub fn remember(&mut self, reported: Option<Reported>) -> Result<()> {
-        if self.content.reported == reported {
-            return Ok(());
-        }
+    pub fn remember(&mut self, reported: Option<Reported>, polled: Option<Polled>) -> Result<()> {
         self.content.reported = reported;
+        self.content.polled = polled;
         self.write()
     }
 

@@ -9,6 +9,7 @@ pub mod links;
 pub mod lock;
 pub mod probe;
 pub mod record;
+pub mod splay;
 pub mod stage;
 pub mod stream;
 pub mod tree;

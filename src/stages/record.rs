@@ -19,6 +19,23 @@ pub struct Facts {
     pub place: Place,
     pub who: String,
     pub began: Timestamp,
+    /// Set for a rollback by hand.
+    pub back: Option<Back>,
+}
+
+/// What a rollback by hand does beside going back.
+#[derive(Clone, Debug)]
+pub struct Back {
+    /// It holds from the begin on: a poll after a kill must not deploy again what somebody wanted gone.
+    pub freeze: Frozen,
+    /// What a further rollback goes back to: never what was just left.
+    pub previous: Option<Deployed>,
+}
+
+impl Facts {
+    fn frozen(&self, state: &State) -> Option<Frozen> {
+        self.back.as_ref().map(|back| back.freeze.clone()).or_else(|| state.frozen.clone())
+    }
 }
 
 /// What is live after a deploy that did not succeed.
@@ -92,13 +109,14 @@ pub fn run(
         kind: facts.kind,
         outcome: result.map_or(Ending::Started, Result::ending),
         from: from.cloned(),
-        to: facts.commit.clone(),
+        to: Some(facts.commit.clone()),
         reference: facts.reference.clone(),
         who: facts.who.clone(),
         started: facts.began,
         ended: result.map(|_| now),
         exit,
         error: error.cloned(),
+        reason: facts.back.as_ref().map(|back| back.freeze.reason.clone()),
         ms,
     }
 }
@@ -107,12 +125,13 @@ pub fn run(
 pub fn begun(state: &State, facts: &Facts) -> State {
     let started = Started {
         commit: facts.commit.clone(),
+        kind: facts.kind,
         release: facts.release.clone(),
         at: facts.began,
         run: facts.run.clone(),
         told: false,
     };
-    State { started: Some(started), stray: with(&state.stray, facts), ..state.clone() }
+    State { started: Some(started), stray: with(&state.stray, facts), frozen: facts.frozen(state), ..state.clone() }
 }
 
 /// A list, so that a second deploy that is cut short does not make the first one forgotten.
@@ -130,16 +149,17 @@ pub fn interrupted(state: &State, from: Option<&Commit>, reference: &str, who: &
     let started = state.started.as_ref().filter(|s| !s.told)?;
     let run = Run {
         id: started.run.clone(),
-        kind: Kind::Deploy,
+        kind: started.kind,
         outcome: Ending::Interrupted,
         from: from.cloned(),
-        to: started.commit.clone(),
+        to: Some(started.commit.clone()),
         reference: reference.to_owned(),
         who: who.to_owned(),
         started: started.at,
         ended: None,
         exit: None,
         error: Some("the run was killed, or the machine went down".into()),
+        reason: None,
         ms: BTreeMap::new(),
     };
     Some((told(state.clone()), run))
@@ -156,6 +176,10 @@ fn told(mut state: State) -> State {
 pub fn ended(state: &State, facts: &Facts, result: &Result, now: Timestamp) -> State {
     match result {
         Result::Deployed => deployed(state, facts, now),
+        // A rollback by hand says nothing about the tip, nor about the attempts at it.
+        Result::Failed { live, .. } | Result::Deferred { live, .. } if facts.kind == Kind::Rollback => {
+            after(state, facts, *live)
+        }
         Result::Failed { reason, live, .. } => failed(after(state, facts, *live), state, facts, reason, 1, now),
         Result::Deferred { reason, live } => failed(after(state, facts, *live), state, facts, reason, 0, now),
         // The next run finds it and names it.
@@ -178,10 +202,11 @@ fn deployed(state: &State, facts: &Facts, now: Timestamp) -> State {
     };
     // A redeploy of the same commit does not make it its own predecessor.
     let previous = match &state.deployed {
+        _ if facts.kind == Kind::Rollback => facts.back.as_ref().and_then(|back| back.previous.clone()),
         Some(before) if before.commit != facts.commit => Some(before.clone()),
         _ => state.previous.clone(),
     };
-    State { deployed: Some(deployed), previous, frozen: state.frozen.clone(), ..State::default() }
+    State { deployed: Some(deployed), previous, frozen: facts.frozen(state), ..State::default() }
 }
 
 /// What a deploy that did not succeed leaves behind.
@@ -252,6 +277,7 @@ mod tests {
             place: Place { directory: "/srv/x".into(), layout: crate::config::Layout::Releases },
             who: "root".into(),
             began: at(1),
+            back: None,
         }
     }
 

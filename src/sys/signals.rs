@@ -43,6 +43,17 @@ impl Stop {
         self.0.cause.get().copied()
     }
 
+    /// Waits; false when told to stop meanwhile.
+    pub fn pause(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        while Instant::now() < end && self.cause().is_none() {
+            let mut fds = [PollFd::new(self.descriptor(), PollFlags::POLLIN)];
+            // An interrupted wait is simply begun again.
+            let _ = poll(&mut fds, until(end));
+        }
+        self.cause().is_none()
+    }
+
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.0.readable.as_fd()
     }

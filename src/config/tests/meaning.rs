@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::notify::NotifyOn;
 use super::super::{Follow, Layout, OnFailure, Remote, Source};
-use super::{SMALL, app, defaults, host};
+use super::{FILE, SMALL, app, defaults, host};
 
 #[test]
 fn a_small_app_has_every_default() {
@@ -28,6 +29,7 @@ fn a_small_app_has_every_default() {
             subdir: None,
             paths: Vec::new(),
             hosts: Vec::new(),
+            soak: Duration::ZERO,
             timeout: Duration::from_secs(30),
         }
     );
@@ -102,7 +104,7 @@ allow_rewind = true
     assert_eq!((&deploy.restart[0][..], &deploy.reload[0][..]), ("todo_gunicorn.service", "nginx@a.service"));
     assert_eq!(deploy.sudo, ["/usr/bin/systemctl restart todo"]);
     let health = app.health.unwrap();
-    assert_eq!(health.command.program(), "curl");
+    assert_eq!(health.command.unwrap().program(), "curl");
     assert_eq!((health.attempts, health.interval), (2, Duration::from_millis(500)));
     assert_eq!(health.timeout, Duration::from_secs(3));
     assert!(app.verify.allow_rewind);
@@ -116,7 +118,7 @@ fn everything_that_poller_toml_can_say() {
 name = "db-7"
 fetch_user = "fetcher"
 jobs = 2
-splay = "0s"
+splay = "4m"
 deadline = "5m"
 [paths]
 state = "state"
@@ -124,6 +126,10 @@ run = "./run"
 log = "/var/log/p.log"
 [metrics]
 textfile = "metrics/poller.prom"
+[notify]
+command = "/usr/local/bin/tell-us --all"
+ping = "https://hc.example.org/1"
+on = ["failed", "deployed"]
 "#,
     )
     .unwrap();
@@ -133,6 +139,25 @@ textfile = "metrics/poller.prom"
     assert_eq!(config.paths.run.as_os_str(), "/etc/poller/run");
     assert_eq!(config.paths.log, Path::new("/var/log/p.log"));
     assert_eq!(config.metrics.unwrap().textfile, Path::new("/etc/poller/metrics/poller.prom"));
+    assert_eq!((config.host.splay, config.file.as_path()), (Duration::from_secs(240), Path::new(FILE)));
+    let notify = config.notify.unwrap();
+    assert_eq!(notify.command.unwrap().argv(), ["/usr/local/bin/tell-us", "--all"]);
+    assert_eq!((notify.url, notify.ping.as_deref()), (None, Some("https://hc.example.org/1")));
+    assert_eq!((notify.ping_output, notify.on), (false, vec![NotifyOn::Failed, NotifyOn::Deployed]));
+}
+
+#[test]
+fn the_first_override_for_this_host_holds() {
+    let with = |text: &str| app(&format!("{SMALL}{text}")).unwrap().source;
+    let canary = "[[source.override]]\nhosts = [\"canary-*\"]\nbranch = \"next\"\n";
+    let here = "[[source.override]]\nhosts = [\"db-*\", \"web-*\"]\nsoak = \"1h\"\n";
+    let later = "[[source.override]]\nhosts = [\"*\"]\nbranch = \"other\"\nsoak = \"2h\"\n";
+    let main = Follow::Branch("main".to_owned());
+    let source = with(&format!("{canary}{here}{later}"));
+    assert_eq!((source.follow, source.soak), (main.clone(), Duration::from_secs(3600)));
+    assert_eq!(with(canary).follow, main);
+    let source = with(later);
+    assert_eq!((source.follow, source.soak), (Follow::Branch("other".to_owned()), Duration::from_secs(7200)));
 }
 
 #[test]
@@ -141,5 +166,5 @@ fn an_empty_poller_toml_has_every_default() {
     assert_eq!((&config.host.name[..], &config.host.fetch_user[..]), ("web-1", "poller"));
     assert_eq!((config.host.jobs, config.host.deadline), (8, Duration::from_secs(1800)));
     assert_eq!(config.paths, defaults(true).paths);
-    assert!(config.metrics.is_none());
+    assert!(config.metrics.is_none() && config.notify.is_none() && config.host.splay.is_zero());
 }

@@ -93,32 +93,31 @@ fn an_unknown_key_in_every_table_is_an_error_and_names_the_line() {
 
 #[test]
 fn what_a_later_version_brings_is_refused_at_its_line() {
-    for (text, line) in [
-        ("[notify]\ncommand = \"/bin/x\"", 1),
-        ("[notify]\nurl = \"https://x\"\non = [\"failed\", \"recovered\", \"deployed\", \"refused\"]", 1),
-        ("[notify]\nping = \"https://x\"", 1),
-        ("[host]\nsplay = \"5m\"", 2),
-    ] {
-        let problem = host(text).unwrap_err();
-        assert!(problem.message().ends_with("is not supported by this version"), "{problem}");
-        assert_eq!((problem.line(), &problem.help()[0][..]), (Some(line), "remove it"), "{problem}");
-    }
-    for (table, line) in [
-        ("source", "soak = \"1h\""),
-        ("source", "[[source.override]]\nanything = 1"),
-        ("verify", "allowed_signers = \"allowed_signers\""),
-        ("verify", "pgp_keys = \"keys\""),
-        ("health", "url = \"http://127.0.0.1/\""),
-    ] {
-        // A table of its own has to stand at the end of its parent.
-        let text = match line.starts_with('[') {
-            true => format!("{SMALL}{line}\n"),
-            false => small_with(table, line),
-        };
+    for (table, line) in [("verify", "allowed_signers = \"allowed_signers\""), ("verify", "pgp_keys = \"keys\"")] {
+        let text = small_with(table, line);
         let expected = text.lines().position(|l| Some(l) == line.lines().next());
         let problem = app(&text).unwrap_err();
         assert!(problem.message().ends_with("is not supported by this version"), "{problem}");
         assert_eq!(problem.line(), expected.map(|index| index + 1), "{problem}");
+    }
+}
+
+#[test]
+fn overrides_notifications_and_waits_that_make_no_sense_are_refused_at_their_line() {
+    let with = |text: &str| app(&format!("{SMALL}{text}\n")).unwrap_err();
+    assert_eq!(with("[[source.override]]\nanything = 1").message(), "unknown key `anything`");
+    assert_eq!(with("[[source.override]]\nsoak = \"1h\"").message(), "`hosts` in `[[source.override]]` is missing");
+    assert_eq!(with("[[source.override]]\nhosts = [\"a\"]").message(), "`[[source.override]]` changes nothing");
+    let two = with("[[source.override]]\nhosts = [\"a\"]\nbranch = \"b\"\ntag = \"v*\"");
+    assert_eq!(two.message(), "an app follows one ref, and this is the second");
+    for (text, line, message) in [
+        ("[notify]\non = []", 1, "`[notify]` does not say whom to tell"),
+        ("[notify]\ncommand = \"tell-us --now\"", 2, "`tell-us` is not absolute"),
+        ("[notify]\nurl = \"example.org\"", 2, "the URL does not begin with https:// or http://"),
+        ("[host]\nsplay = \"2d\"", 2, "`splay` is longer than a day"),
+    ] {
+        let problem = host(text).unwrap_err();
+        assert_eq!((problem.line(), problem.message()), (Some(line), message), "{problem}");
     }
 }
 
@@ -170,7 +169,7 @@ fn the_key_comes_from_identity_or_from_ssh_command() {
 fn missing_keys_are_named_with_their_table() {
     for (text, line, message) in [
         (SMALL.replace("url = \"git@github.com:me/todo.git\"\n", ""), 1, "`url` in `[source]` is missing"),
-        (small_with("health", "attempts = 2"), 7, "`command` in `[health]` is missing"),
+        (small_with("health", "attempts = 2"), 7, "`[health]` does not say what to ask"),
     ] {
         let problem = app(&text).unwrap_err();
         assert_eq!((problem.line(), problem.message()), (Some(line), message));

@@ -11,6 +11,7 @@ pub mod processes;
 pub mod readers;
 pub mod repo;
 pub mod run;
+pub mod screen;
 pub mod sshd;
 
 use std::cell::RefCell;

@@ -1,0 +1,115 @@
+//! `poller freeze` and `poller unfreeze`: an app stays as it is, whatever is pushed, until somebody lifts it.
+//!
+//! The freeze is an entry of the journal, so it outlives reboots, and says who did it and why.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::setting::{self, Desk};
+use crate::cli::Common;
+use crate::config::App;
+use crate::journal::state::{Ending, Frozen, Kind, State};
+use crate::outcome::{Class, Failure};
+use crate::processes::supervisor;
+use crate::report::printable;
+use crate::report::terminal::print;
+use crate::road::note::Note;
+
+pub fn freeze(common: &Common, app: &str, reason: &str, time: Option<Duration>) -> u8 {
+    setting::run(|_| {
+        let reason = reason.trim();
+        if reason.is_empty() {
+            return Err(Failure::new(Class::Usage, "a freeze without a reason is a riddle for whoever comes next")
+                .help("--reason \"what we wait for\"")
+                .into());
+        }
+        let config = supervisor::load(common.config.as_deref())?;
+        let app = setting::one(&config, app)?;
+        let desk = Desk::open(common, &config, &format!("freeze {} --reason …", app.name))?;
+        let now = Timestamp::now();
+        let until = time.map(|time| now.checked_add(time)).transpose()?;
+        let frozen = Frozen { by: desk.context.who.clone(), reason: printable(reason), since: now, until };
+        change(&desk, app, "freeze", |state| match state.frozen.as_ref().filter(|f| f.holds(now)) {
+            Some(before) => Err(already(app.name.as_str(), before)),
+            None => Ok(Some(Note {
+                kind: Kind::Freeze,
+                outcome: Ending::Done,
+                state: State { frozen: Some(frozen.clone()), ..state.clone() },
+                reason: Some(frozen.reason.clone()),
+            })),
+        })?;
+        let until = frozen.until.map_or_else(|| "until poller unfreeze".to_owned(), |t| format!("until {t:.0}"));
+        let text = format!("frozen {until}, by {}: {}", frozen.by, frozen.reason);
+        tell(common, app, "frozen", &text, &json!({ "frozen": frozen }));
+        Ok(0)
+    })
+}
+
+pub fn unfreeze(common: &Common, app: &str) -> u8 {
+    setting::run(|_| {
+        let config = supervisor::load(common.config.as_deref())?;
+        let app = setting::one(&config, app)?;
+        let desk = Desk::open(common, &config, &format!("unfreeze {}", app.name))?;
+        let mut before = None;
+        change(&desk, app, "unfreeze", |state| {
+            before = state.frozen.clone();
+            Ok(before.as_ref().map(|before| Note {
+                kind: Kind::Unfreeze,
+                outcome: Ending::Done,
+                state: State { frozen: None, ..state.clone() },
+                reason: Some(before.reason.clone()),
+            }))
+        })?;
+        let text = match &before {
+            Some(before) => format!(
+                "no longer frozen (it was by {} since {:.0}: {}); the next poll deploys what is new",
+                before.by, before.since, before.reason
+            ),
+            None => "was not frozen; nothing was changed".to_owned(),
+        };
+        tell(common, app, "unfrozen", &text, &json!({ "was": before }));
+        Ok(0)
+    })
+}
+
+fn already(app: &str, before: &Frozen) -> Failure {
+    let until = before.until.map(|t| format!(" until {t:.0}")).unwrap_or_default();
+    Failure::new(
+        Class::Usage,
+        format!("{app} is frozen already, by {} since {:.0}{until}: {}", before.by, before.since, before.reason),
+    )
+    .help(format!("to freeze it for another reason or time: poller unfreeze {app}, then freeze it again"))
+}
+
+/// Reads where the app stands, and records what `decide` makes of it, with the app's lock held.
+fn change(
+    desk: &Desk,
+    app: &App,
+    command: &'static str,
+    decide: impl FnOnce(&State) -> Result<Option<Note>, Failure>,
+) -> Result<()> {
+    desk.with_road(app, |mut road| match decide(&road.journal.state)? {
+        Some(note) => {
+            let text = note.reason.clone().unwrap_or_default();
+            road.write_down(note)?;
+            road.on_record(command, &text);
+            Ok(())
+        }
+        None => Ok(()),
+    })
+}
+
+fn tell(common: &Common, app: &App, what: &str, text: &str, more: &serde_json::Value) {
+    if common.json {
+        let mut json = json!({ "schema": 1, "app": app.name.as_str(), "done": what });
+        if let (Some(json), Some(more)) = (json.as_object_mut(), more.as_object()) {
+            json.extend(more.clone());
+        }
+        print(&format!("{json:#}\n"));
+    } else {
+        print(&format!("{}: {text}\n", app.name));
+    }
+}

@@ -1,0 +1,5 @@
+use crate::cli::Common;
+
+pub fn run(_common: &Common, _apps: &[String]) -> u8 {
+    70
+}

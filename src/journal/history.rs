@@ -1,0 +1,57 @@
+//! Walking back through an app's journal.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use git2::{ErrorCode, Repository};
+
+use super::state::{Ending, Run, State};
+use super::{file, reference, unreadable};
+
+/// One run, as the entry at its end tells it; of a run that has none yet, the one at its begin.
+pub struct Told<'r> {
+    pub run: Run,
+    pub state: State,
+    repo: &'r Repository,
+    tree: git2::Oid,
+}
+
+impl Told<'_> {
+    /// What its commands said. None when they said nothing.
+    pub fn output(&self) -> Option<Vec<u8>> {
+        let tree = self.repo.find_tree(self.tree).ok()?;
+        let blob = self.repo.find_blob(tree.get_name("output.log")?.id()).ok()?;
+        Some(blob.content().to_vec())
+    }
+}
+
+/// Shows each run to `see`, newest first, until that says false. An app without a journal has none.
+pub fn history(repository: &Path, app: &str, mut see: impl FnMut(Told) -> bool) -> Result<()> {
+    let mut walk = || -> Result<()> {
+        if !repository.try_exists()? {
+            return Ok(());
+        }
+        let repo = Repository::open_bare(repository)?;
+        let mut next = match repo.refname_to_id(&reference(app)) {
+            Ok(id) => Some(repo.find_commit(id)?),
+            Err(e) if e.code() == ErrorCode::NotFound => None,
+            Err(e) => return Err(e.into()),
+        };
+        let mut newer: Option<String> = None;
+        while let Some(entry) = next {
+            let tree = entry.tree()?;
+            let run: Run = toml::from_str(&file(&repo, &tree, "run.toml")?).context("run.toml")?;
+            let state: State = toml::from_str(&file(&repo, &tree, "state.toml")?).context("state.toml")?;
+            // The entry at the end of a run stands right after the one at its begin.
+            let is_told = run.outcome == Ending::Started && newer.as_ref() == Some(&run.id);
+            newer = Some(run.id.clone());
+            if !is_told && !see(Told { run, state, repo: &repo, tree: tree.id() }) {
+                return Ok(());
+            }
+            // The first parent is always an entry; the first entry has none.
+            next = entry.parent(0).ok();
+        }
+        Ok(())
+    };
+    walk().map_err(|e| unreadable(repository, app, &e))
+}

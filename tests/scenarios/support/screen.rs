@@ -1,0 +1,151 @@
+//! Screens: what a command shows, held against `tests/screens/NAME.txt`.
+//!
+//! What differs from run to run (ids, times, folders, ports, names of users) is replaced by what a reader
+//! of the README would see on a server. `POLLER_BLESS=1` writes the files anew, to be looked at in the diff.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use super::World;
+use super::repo::git;
+
+impl World {
+    /// Compares `text`, what `command` showed, with the screen of that name.
+    #[track_caller]
+    pub fn screen(&self, name: &str, command: &str, text: &str) {
+        let shown = format!("# {command}\n{}", self.as_on_a_server(text));
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/screens").join(format!("{name}.txt"));
+        if std::env::var_os("POLLER_BLESS").is_some() {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, &shown).unwrap();
+            return;
+        }
+        let expected = fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            shown == expected,
+            "the screen {name} is another one (POLLER_BLESS=1 writes it anew)\n--- expected\n{expected}\n--- shown\n{shown}\n--- as it was\n{text}"
+        );
+    }
+
+    fn as_on_a_server(&self, text: &str) -> String {
+        let root = self.root.to_str().unwrap();
+        let url = self.sshd.url(&self.repo.bare);
+        let mut text = text.replace("\r\n", "\n");
+        let port = self.sshd.port;
+        for (from, to) in [
+            (url.as_str(), "git@git.example.org:site.git"),
+            (&format!("[127.0.0.1]:{port}"), "git.example.org"),
+            (&format!("127.0.0.1 port {port}"), "git.example.org port 22"),
+            (&format!("{}@127.0.0.1", self.sshd.login), "git@git.example.org"),
+            (&format!("{root}/etc"), "/etc/poller"),
+            (&format!("{root}/var/state"), "/var/lib/poller"),
+            (&format!("{root}/var/run"), "/run/poller"),
+            (&format!("{root}/var/log"), "/var/log/poller"),
+            (&format!("{root}/target"), "/srv"),
+            (&format!("{root}/"), "/"),
+            (&self.fetcher.name, "poller"),
+            (&self.deployer.name, "www-data"),
+            ("testhost", "web-1"),
+        ] {
+            text = text.replace(from, to);
+        }
+        // In the order in which they were made, so that ids that happen to differ change nothing.
+        let commits = git(&self.repo.work, &["rev-list", "--all", "--reflog", "--topo-order", "--reverse"]);
+        for (n, commit) in commits.lines().enumerate() {
+            let fake = fake_commit(n);
+            text = text.replace(commit, &fake).replace(&commit[..10], &fake[..10]);
+        }
+        settle_words(&text)
+    }
+}
+
+/// Forty hexadecimal digits that look like a commit's.
+fn fake_commit(n: usize) -> String {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(n as u64 + 1);
+    let mut text = String::new();
+    while text.len() < 40 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        text += &format!("{:08x}", state >> 32);
+    }
+    text
+}
+
+/// Replaces words that are different in each run: times, run ids, keys, lengths of time.
+fn settle_words(text: &str) -> String {
+    let mut runs: BTreeMap<String, usize> = BTreeMap::new();
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let in_word = |c: char| c.is_ascii_alphanumeric() || "-:.+/=_".contains(c);
+        let end = rest.find(|c| !in_word(c)).unwrap_or(rest.len()).max(if in_word(first) { 1 } else { 0 });
+        if end == 0 {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let (word, after) = rest.split_at(end);
+        let core = word.trim_end_matches([':', '.']);
+        let tail = &word[core.len()..];
+        out += &settled(core, &out, after, &mut runs);
+        out += tail;
+        rest = after;
+    }
+    out
+}
+
+fn settled(word: &str, before: &str, after: &str, runs: &mut BTreeMap<String, usize>) -> String {
+    let bytes = word.as_bytes();
+    let digit = |i: usize| bytes.get(i).is_some_and(u8::is_ascii_digit);
+    let number = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if word.len() >= 20 && digit(0) && digit(3) && bytes[4] == b'-' && bytes[10] == b'T' && word.ends_with('Z') {
+        let fraction = if word.contains('.') { ".123456" } else { "" };
+        return format!("2026-11-20T14:46:15{fraction}Z");
+    }
+    // The name of a release begins with the time.
+    if let Some((folder, release)) = word.split_at_checked(word.rfind('/').map_or(0, |i| i + 1))
+        && release.len() == 57
+        && release.as_bytes()[8] == b'T'
+        && release.as_bytes()[15] == b'Z'
+    {
+        return format!("{folder}20261120T144615Z{}", &release[16..]);
+    }
+    if is_uuid(word) {
+        let next = runs.len();
+        let n = *runs.entry(word.to_owned()).or_insert(next);
+        return format!("01a1f96c-2081-7490-af7c-e22309d4{:04x}", 0x8f3d + n);
+    }
+    if word.starts_with("SHA256:") {
+        return "SHA256:RafK8Tuk1mSB3KZJHgLPM2J6LXl8J/3jLnP5oq+AheA".to_owned();
+    }
+    if word.starts_with("AAAA") && word.len() > 60 {
+        return "AAAAC3NzaC1lZDI1NTE5AAAAICOr3AJ2VpInVrGJbZR/84BW/eQoy0IvDiBl+BuklhXH".to_owned();
+    }
+    if number && before.ends_with("process ") {
+        return "4711".to_owned();
+    }
+    if number && (before.ends_with("ms\": ") || before.ends_with("_ms\": ")) {
+        return "300".to_owned();
+    }
+    if number && word.contains('.') && (after.starts_with(" s") || before.ends_with("seconds\": ")) {
+        return "0.3".to_owned();
+    }
+    if number && after.starts_with(" s ago") {
+        return "1".to_owned();
+    }
+    word.to_owned()
+}
+
+fn is_uuid(word: &str) -> bool {
+    let parts: Vec<usize> = word.split('-').map(str::len).collect();
+    parts == [8, 4, 4, 4, 12] && word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
+#[test]
+fn what_differs_from_run_to_run_is_settled() {
+    let text = "at 2031-01-02T03:04:05Z: run 01a1f96c-2081-7490-af7c-e22309d48f3d took 1.7 s, 12 s ago\n\"ms\": 99,";
+    assert_eq!(
+        settle_words(text),
+        "at 2026-11-20T14:46:15Z: run 01a1f96c-2081-7490-af7c-e22309d48f3d took 0.3 s, 1 s ago\n\"ms\": 300,"
+    );
+}
