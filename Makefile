@@ -16,7 +16,7 @@ NEXTEST_VERSION = 0.9.128
 DENY_VERSION    = 0.20.2
 
 DEMO_PACKAGES = git openssh-client openssh-server bsdutils
-TEST_PACKAGES = $(DEMO_PACKAGES) cron logrotate mandoc procps psmisc shellcheck strace sudo systemd util-linux
+TEST_PACKAGES = $(DEMO_PACKAGES) cron faketime logrotate mandoc procps psmisc shellcheck strace sudo systemd util-linux
 
 SCRIPTS = .ci/run tools/demo.sh tools/packages.sh packaging/examples/django/deploy.sh
 PAGES   = docs/man/poller.8 docs/man/poller.toml.5

@@ -8,7 +8,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::setting::{self, Desk};
+use super::setting::{self, Desk, Trail};
 use crate::cli::Common;
 use crate::config::App;
 use crate::journal::state::{Ending, Frozen, Kind, State};
@@ -91,15 +91,13 @@ fn change(
     command: &'static str,
     decide: impl FnOnce(&State) -> Result<Option<Note>, Failure>,
 ) -> Result<()> {
-    desk.with_road(app, |mut road| match decide(&road.journal.state)? {
-        Some(note) => {
-            let text = note.reason.clone().unwrap_or_default();
-            road.write_down(note)?;
-            road.on_record(command, &text);
-            Ok(())
-        }
-        None => Ok(()),
-    })
+    let (mut lock, mut trail) = (desk.lock(app)?, Trail::default());
+    let mut road = desk.road(app, &mut lock, &mut trail)?;
+    let Some(note) = decide(&road.journal.state)? else { return Ok(()) };
+    let text = note.reason.clone().unwrap_or_default();
+    road.write_down(note)?;
+    road.on_record(command, &text);
+    Ok(())
 }
 
 fn tell(common: &Common, app: &App, what: &str, text: &str, more: &serde_json::Value) {

@@ -19,15 +19,12 @@ use crate::processes::supervisor::{self, Preparation, Prepared};
 use crate::processes::workshop::Workshop;
 use crate::report::run::{self, Ended};
 use crate::report::terminal::Console;
-use crate::report::{duration, plural};
-use crate::road::{Context, Road};
+use crate::report::{LAST_LINES, duration, plural};
+use crate::road::{AskedBy, Context, Road};
 use crate::stages::decide::Force;
 use crate::stages::lock::{self, Asked, Lock};
 use crate::stages::splay;
 use crate::sys::signals;
-
-/// How many lines of a failed script a report ends with.
-const LAST_LINES: usize = 20;
 
 /// What was asked for.
 pub struct Request<'a> {
@@ -52,9 +49,12 @@ fn poll(request: &Request) -> Result<u8> {
     let selection = select(&config, request.apps)?;
     let fetch_account = preparation.fetch_account()?;
     supervisor::make_folders(&config.paths, fetch_account.as_ref())?;
-    let context = context(request.common, &config, signals, fetch_account)?;
+    let asked_by = if request.force == Force::No { AskedBy::Schedule } else { AskedBy::Person };
+    let context = Context { asked_by, ..context(request.common, &config, signals, fetch_account)? };
     if !wait_for_turn(&context, &config, request) {
-        return Ok(0);
+        let busy = Class::Busy.exit_code();
+        event!(INFO, "run.finished", stage = "lock", outcome = "busy", exit = i64::from(busy); "told to stop while it waited for its turn");
+        return Ok(busy);
     }
     let began = Instant::now();
     let apps = selection.apps.len() + selection.broken.len();

@@ -11,6 +11,7 @@ use nix::unistd::Uid;
 use crate::cli::Common;
 use crate::config::{App, AppName, Config, LoadError};
 use crate::journal::Journal;
+use crate::journal::state::State;
 use crate::near::near;
 use crate::outcome::{Class, Failure};
 use crate::processes::messages::{ReaderReply, ReaderRequest};
@@ -19,9 +20,10 @@ use crate::processes::supervisor::{self, Preparation};
 use crate::processes::workshop::Workshop;
 use crate::report::terminal::Console;
 use crate::report::{log, printable};
-use crate::road::{Context, Road};
+use crate::road::{AskedBy, Context, Road};
 use crate::stages::decide::Force;
 use crate::stages::lock::{self, Asked, Lock};
+use crate::stages::splay;
 use crate::sys::account::Account;
 use crate::sys::signals;
 
@@ -46,8 +48,10 @@ pub fn context(common: &Common, config: &Config, signals: SigSet, fetch_account:
     })?;
     Ok(Context {
         host: config.host.name.clone(),
+        asked_by: AskedBy::Person,
         who: supervisor::who(&Account::current()?),
-        stop: signals::watch(signals, config.host.deadline)?,
+        // The wait for this host's turn comes on top.
+        stop: signals::watch(signals, config.host.deadline + splay::part(&config.host.name, config.host.splay))?,
         console: Console::new(),
         log,
         log_path: config.paths.log.clone(),
@@ -127,6 +131,14 @@ pub fn broken(error: &LoadError) -> Failure {
     }
 }
 
+/// What a road leaves behind for whoever reports.
+#[derive(Default)]
+pub struct Trail {
+    pub output: Output,
+    pub ms: BTreeMap<String, u64>,
+    pub state: Option<State>,
+}
+
 /// What an operator needs to change something about an app: the same right as a poll.
 pub struct Desk<'c> {
     pub config: &'c Config,
@@ -149,27 +161,25 @@ impl<'c> Desk<'c> {
         Ok(Desk { config, context, preparation })
     }
 
-    /// Does something about one app, with its lock held and its journal read.
-    pub fn with_road<T>(&self, app: &App, body: impl FnOnce(Road) -> Result<T>) -> Result<T> {
-        let mut lock = self.lock(app)?;
+    /// The road of one app, with its lock held and its journal read, but without its server.
+    pub fn road<'a>(&'a self, app: &'a App, lock: &'a mut Lock, trail: &'a mut Trail) -> Result<Road<'a>> {
         let (account, repository) = self.preparation.place(app)?;
         let journal = self.journal(app)?;
-        let (mut output, mut ms, mut state) = (Output::default(), BTreeMap::new(), None);
         let context = &self.context;
         let deploy_account = context.is_root.then(|| account.clone());
         let fetch = context.fetch_account.as_ref();
-        body(Road {
+        Ok(Road {
             context,
             app,
             account,
             origin: None,
             force: Force::No,
-            lock: &mut lock,
+            lock,
             journal,
             shop: Workshop::new(app, repository, fetch, deploy_account, &context.stop),
-            output: &mut output,
-            ms: &mut ms,
-            state: &mut state,
+            output: &mut trail.output,
+            ms: &mut trail.ms,
+            state: &mut trail.state,
         })
     }
 

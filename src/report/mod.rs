@@ -9,6 +9,9 @@ pub mod terminal;
 
 use std::time::Duration;
 
+/// How many lines of a failed script a report ends with.
+pub const LAST_LINES: usize = 20;
+
 /// Text from a commit, a server or a script, made harmless for a terminal and one line long.
 pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

@@ -14,7 +14,7 @@ use crate::event;
 use crate::journal::state::State;
 use crate::outcome::{Class, Failure, Outcome, exit_code};
 use crate::processes::messages::Tip;
-use crate::road::Context;
+use crate::road::{AskedBy, Context};
 use crate::stages::decide::{Force, Policy, state_word};
 use crate::stages::lock::{Lock, Polled};
 
@@ -162,6 +162,7 @@ fn tell(context: &Context, ended: &mut Ended, now: Timestamp) -> Result<()> {
         (Say::Recovered { since }, _) => {
             event!(INFO, "poll.recovered", app = ended.name.as_str(), stage = "report"; "well again; it failed since {since:.0}");
         }
+        (Say::Nothing, Some(failure)) if context.asked_by == AskedBy::Person => mail(context, ended, failure, ""),
         _ => {}
     }
     let polled = polled(context, ended, now);

@@ -2,6 +2,7 @@
 //!
 //! `pipeline.rs` puts them in order; each type here is what one stage hands to the next.
 
+pub mod adopt;
 pub mod back;
 mod live;
 pub mod note;
@@ -35,6 +36,7 @@ use crate::sys::signals::Stop;
 pub struct Context {
     pub run: String,
     pub host: String,
+    pub asked_by: AskedBy,
     /// Who started this run, for the journal.
     pub who: String,
     pub fetch_account: Option<Account>,
@@ -43,6 +45,15 @@ pub struct Context {
     pub log: LogHealth,
     pub log_path: std::path::PathBuf,
     pub is_root: bool,
+}
+
+/// Whether somebody waits for the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskedBy {
+    /// Cron or a timer: what was told before is not told again.
+    Schedule,
+    /// A person who wants something done: a failure is told, known or not.
+    Person,
 }
 
 /// One app on its way.

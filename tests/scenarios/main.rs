@@ -4,20 +4,25 @@
 #[macro_use]
 mod support;
 
+mod adopt;
 mod config;
 mod cron;
 mod disk;
 mod dry_run;
 mod failures;
+mod freeze;
 mod harness;
 mod hostile_tree;
+mod hosts;
 mod kill;
 mod layouts;
 mod mixed;
 mod network;
 mod output;
 mod replay;
+mod retry;
 mod road;
+mod rollback;
 mod rotate;
 mod script;
 mod script_faults;

@@ -110,6 +110,14 @@ impl World {
         self.spawn_poll(args).wait()
     }
 
+    /// As somebody else, with the same configuration.
+    pub fn poll_as(&self, who: &super::Account, args: &[&str]) -> Outcome {
+        use std::os::unix::process::CommandExt;
+        let mut command = self.command(args);
+        command.uid(who.uid).gid(who.gid).env("HOME", "/nonexistent").env("USER", &who.name);
+        self.spawn(command).wait()
+    }
+
     pub fn spawn_poll(&self, args: &[&str]) -> Running {
         self.spawn(self.command(args))
     }

@@ -31,7 +31,7 @@ impl World {
     fn as_on_a_server(&self, text: &str) -> String {
         let root = self.root.to_str().unwrap();
         let url = self.sshd.url(&self.repo.bare);
-        let mut text = text.replace("\r\n", "\n");
+        let mut text = without_colour(&text.replace("\r\n", "\n"));
         let port = self.sshd.port;
         for (from, to) in [
             (url.as_str(), "git@git.example.org:site.git"),
@@ -58,6 +58,18 @@ impl World {
         }
         settle_words(&text)
     }
+}
+
+/// A README has no colours.
+fn without_colour(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).expect("the end of an escape code");
+        assert!(part[end..].starts_with(['m', 'K']), "an escape code that is no colour: {part:?}");
+        out += &part[end + 1..];
+    }
+    out
 }
 
 /// Forty hexadecimal digits that look like a commit's.
