@@ -1,7 +1,7 @@
 # make demo       build poller and watch it do its main job, on a throwaway git server
 # make test       everything that must hold: lint, then all tests
 # make build      the program as it is installed: target/release/poller
-# make install    put it and what goes with it under DESTDIR; enables nothing
+# make install    put it and what goes with it under DESTDIR; without DESTDIR make the user too; enables nothing
 #
 # On Debian, with Rust (https://rustup.rs), a C compiler and make. What else demo and test
 # need is installed as root or by passwordless sudo; otherwise they say what to install.
@@ -82,6 +82,13 @@ ONCE  = once() { if [ -e "$$3" ]; then echo "kept as it is: $$3"; else install -
 # Files that name the program.
 PLACE = place() { sed 's|/usr/bin/poller|$(PREFIX)/bin/poller|g' "$$2" | install -m "$$1" /dev/stdin "$$3"; }
 
+# The user who fetches, and the folders. A package does this in its postinst, hence not with DESTDIR.
+USERS = if [ "$$(id -u)" != 0 ]; then echo "not root: no user made"; exit 0; fi; \
+    if command -v systemd-sysusers >/dev/null; then systemd-sysusers poller.conf; \
+    elif ! getent passwd poller >/dev/null; then \
+        useradd --system --home-dir /var/lib/poller --no-create-home --shell /usr/sbin/nologin poller; fi; \
+    if command -v systemd-tmpfiles >/dev/null; then systemd-tmpfiles --create poller.conf; fi
+
 install:
 	@[ -x $(BUILT) ] || { echo "$(BUILT) is not there yet, and root should not build it: make build"; exit 1; }
 	@install -d $(BIN) $(LIB)/systemd/system $(LIB)/sysusers.d $(LIB)/tmpfiles.d \
@@ -105,7 +112,8 @@ install:
 	@$(BUILT) completions fish | install -m 0644 /dev/stdin $(SHARE)/fish/vendor_completions.d/poller.fish
 	@install -m 0644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT docs/architecture.md $(SHARE)/doc/poller/
 	@cp -R --no-preserve=ownership packaging/examples/django packaging/sudoers $(SHARE)/doc/poller/examples/
-	@echo "installed; nothing is enabled yet. Next: README.md, \"Your first deploy\""
+	@$(if $(DESTDIR),:,$(USERS))
+	@echo "installed; nothing is enabled yet. Next: poller init NAME URL"
 
 # Leaves /etc/poller, the state, the log and the users.
 uninstall:

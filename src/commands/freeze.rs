@@ -32,18 +32,30 @@ pub fn freeze(common: &Common, app: &str, reason: &str, time: Option<Duration>) 
         let now = Timestamp::now();
         let until = time.map(|time| now.checked_add(time)).transpose()?;
         let frozen = Frozen { by: desk.context.who.clone(), reason: printable(reason), since: now, until };
-        change(&desk, app, "freeze", |state| match state.frozen.as_ref().filter(|f| f.holds(now)) {
-            Some(before) => Err(already(app.name.as_str(), before)),
-            None => Ok(Some(Note {
-                kind: Kind::Freeze,
-                outcome: Ending::Done,
-                state: State { frozen: Some(frozen.clone()), ..state.clone() },
-                reason: Some(frozen.reason.clone()),
-            })),
+        let mut unfinished = None;
+        change(&desk, app, "freeze", |state| {
+            unfinished = state.started.clone();
+            match state.frozen.as_ref().filter(|f| f.holds(now)) {
+                Some(before) => Err(already(app.name.as_str(), before)),
+                None => Ok(Some(Note {
+                    kind: Kind::Freeze,
+                    outcome: Ending::Done,
+                    state: State { frozen: Some(frozen.clone()), ..state.clone() },
+                    reason: Some(frozen.reason.clone()),
+                })),
+            }
         })?;
         let until = frozen.until.map_or_else(|| "until poller unfreeze".to_owned(), |t| format!("until {t:.0}"));
         let text = format!("frozen {until}, by {}: {}", frozen.by, frozen.reason);
-        tell(common, app, "frozen", &text, &json!({ "frozen": frozen }));
+        let name = &app.name;
+        let text = match &unfinished {
+            Some(started) => format!(
+                "{text}\n  a run was killed while it deployed {}, and what is live may be half of it: poller rollback {name}, or unfreeze it",
+                started.commit.short()
+            ),
+            None => text,
+        };
+        tell(common, app, "frozen", &text, &json!({ "frozen": frozen, "unfinished": unfinished }));
         Ok(0)
     })
 }

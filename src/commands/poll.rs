@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::setting::{busy, context, select};
+use super::setting::{admit, busy, context, select};
 use crate::cli::Common;
 use crate::config::{App, AppName, Config};
 use crate::event;
@@ -45,6 +45,7 @@ pub fn run(request: &Request) -> u8 {
 fn poll(request: &Request) -> Result<u8> {
     let signals = signals::block()?;
     let config = supervisor::load(request.common.config.as_deref())?;
+    admit(&config, "")?;
     let mut preparation = Preparation::new(&config)?;
     let selection = select(&config, request.apps)?;
     let fetch_account = preparation.fetch_account()?;

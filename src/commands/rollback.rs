@@ -76,18 +76,22 @@ fn goal(desk: &Desk, app: &App, state: &State, commit: Option<&str>, reason: Opt
     let ReaderReply::History(past) = supervisor::read(desk.context.fetch_account.as_ref(), &request)? else {
         anyhow::bail!("the reader answered another question");
     };
-    let good = match commit {
-        Some(beginning) => find(name, &past, beginning)?,
-        None => earlier(state, &past).ok_or_else(|| nothing_earlier(name))?,
-    };
     let current = state.deployed.as_ref();
+    // A failed commit that was kept, or a deploy that was cut short: then the last good one is not live.
     let is_live = state.started.is_none() && state.stray.is_empty();
+    let good = match commit {
+        Some(beginning) => Some(find(name, &past, beginning)?),
+        None if is_live => earlier(state, &past),
+        None => current.cloned(),
+    };
+    let good = good.ok_or_else(|| nothing_earlier(name))?;
     if current.is_some_and(|d| d.commit == good.commit) && is_live {
         return Err(Failure::new(Class::Usage, format!("{name}: {} is what is deployed", good.commit.short()))
             .help(format!("to keep it: poller freeze {name} --reason …; to deploy it again: poller --force {name}"))
             .into());
     }
-    let left = current.map_or("nothing", |d| d.commit.short());
+    let stray = state.stray.last().map(|published| &published.commit);
+    let left = stray.or(current.map(|d| &d.commit)).map_or("nothing", |commit| commit.short());
     let why = reason.map(|reason| format!(": {}", printable(reason.trim()))).unwrap_or_default();
     let freeze = Frozen {
         by: desk.context.who.clone(),

@@ -162,6 +162,11 @@ fn tell(context: &Context, ended: &mut Ended, now: Timestamp) -> Result<()> {
         (Say::Recovered { since }, _) => {
             event!(INFO, "poll.recovered", app = ended.name.as_str(), stage = "report"; "well again; it failed since {since:.0}");
         }
+        (_, None) if context.asked_by == AskedBy::Person && !console.is_watched() => {
+            if let Ok(Outcome::Skipped { why, .. }) = &ended.result {
+                console.say(&format!("{}: left alone: {why}", ended.name));
+            }
+        }
         (Say::Nothing, Some(failure)) if context.asked_by == AskedBy::Person => mail(context, ended, failure, ""),
         _ => {}
     }

@@ -145,3 +145,38 @@ fn a_freeze_while_a_deploy_runs_is_told_who_is_at_it() {
     fs::write(&go, "").unwrap();
     running.wait().expect(0);
 }
+
+#[test]
+fn freezing_a_deploy_that_was_killed_half_way_says_what_that_leaves() {
+    let world = World::new("freeze half");
+    world.deployed();
+    let second = world.push(&[("index.html", file("two\n"))], "second");
+    world.poll(&[]).expect(0);
+    let on = world.notes("on");
+    world.push(
+        &[(
+            "deploy.sh",
+            world.script(&format!("[ \"$POLLER_REASON\" = rollback ] || {{ touch '{}'; sleep 100; }}", on.display())),
+        )],
+        "slow",
+    );
+    let running = world.spawn_poll(&[]);
+    crate::support::wait_until("the script runs", crate::support::seconds(20), || on.exists());
+    running.kill_supervisor();
+    world.poll(&["freeze", "site", "--reason", "x"]).expect(0).prints("half of it").prints("poller rollback site");
+    world.poll(&[]).expect(0).silent();
+    // The last good one is the second: it was deployed, and is not, or not wholly, what is live.
+    world.poll(&["rollback", "site"]).expect(0);
+    world.expect_live("site", &second);
+    world.expect_no_leftovers("site");
+    world.expect_no_processes();
+}
+
+#[test]
+fn a_stranger_cannot_poll_either() {
+    needs_root!();
+    let world = World::new("stranger polls");
+    world.deployed();
+    let outcome = world.poll_as(&world.deployer, &[]).expect(77).says("not allowed");
+    assert!(!outcome.stderr.contains("os error"), "{}", outcome.stderr);
+}

@@ -203,3 +203,17 @@ fn nothing_deployed_means_nothing_to_go_back_to() {
     world.poll(&[]).expect(0);
     world.poll(&["rollback", "site"]).expect(64).says("nothing earlier");
 }
+
+#[test]
+fn a_failed_release_that_was_kept_gives_way_to_the_last_good_one() {
+    let world = World::new("rollback keep");
+    world.app("site").deploy("on_failure = \"keep\"").write();
+    let first = world.deployed_as_configured();
+    let bad = world.push(&[("deploy.sh", world.script("exit 1"))], "bad");
+    world.poll(&[]).expect(1);
+    world.expect_live("site", &bad);
+    world.poll(&["rollback", "site"]).expect(0).prints(&first[..10]);
+    world.expect_live("site", &first);
+    world.poll(&[]).expect(0).silent();
+    world.expect_live("site", &first);
+}
