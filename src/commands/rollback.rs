@@ -23,7 +23,7 @@ use crate::stages::lock::Lock;
 use crate::stages::record::Back;
 
 /// How far back a goal is looked for.
-const LONGEST: usize = 10_000;
+const LONGEST: usize = 2_000;
 
 pub fn run(common: &Common, app: &str, commit: Option<&str>, reason: Option<&str>) -> u8 {
     setting::run(|_| {
