@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::report::plural;
 use crate::sys::signals::Stop;
 
 /// Asks until the answer is yes or the attempts are used up; the last complaint otherwise.
@@ -21,5 +22,5 @@ pub fn ask(
             break;
         }
     }
-    Err(format!("{last} ({attempts} attempts)"))
+    Err(format!("{last} ({})", plural(attempts as usize, "attempt")))
 }
