@@ -31,6 +31,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// For all that a run has to tell, and for what is left of it once poller was told to stop.
 const ALL: Duration = Duration::from_secs(60);
 const ALL_WHEN_STOPPED: Duration = Duration::from_secs(10);
+const BEGIN: &str = "the ping of the run's begin";
 /// Lines of a command's output in the log.
 const MOST_LINES: usize = 100;
 
@@ -39,30 +40,42 @@ pub struct Notifier<'c> {
     notify: &'c Notify,
     context: &'c Context,
     calls: Calls<'c>,
-    /// Whether the answer to the first ping is still to come.
     began: Began,
-    /// The URLs that did not answer, by their field: they are not waited for again.
-    silent: Vec<Recipient>,
+    url: Url,
 }
 
+/// Whether the answer to the first ping is still to come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Began {
     Untold,
     Asked,
 }
 
+/// Whether `url` is worth another attempt in this run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Recipient {
-    Url,
-    Ping,
+enum Url {
+    Heard,
+    /// It gave no answer to both attempts: the others need the time.
+    Silent,
 }
 
 /// What came of an attempt that did not deliver.
+#[derive(Debug)]
 enum Undelivered {
-    /// Trying again may help.
-    Perhaps(String),
+    /// Nothing came back.
+    Unanswered(String),
+    /// It may be taken another time.
+    Later(String),
     /// It will be the same.
-    Surely(String),
+    Never(String),
+}
+
+impl Undelivered {
+    fn why(&self) -> &str {
+        match self {
+            Undelivered::Unanswered(why) | Undelivered::Later(why) | Undelivered::Never(why) => why,
+        }
+    }
 }
 
 impl<'c> Notifier<'c> {
@@ -71,11 +84,12 @@ impl<'c> Notifier<'c> {
     pub fn begin(notify: Option<&'c Notify>, context: &'c Context) -> Option<Notifier<'c>> {
         let notify = notify?;
         let calls = Calls::new(context.fetch_account.as_ref());
-        let mut notifier = Notifier { notify, context, calls, began: Began::Untold, silent: Vec::new() };
+        let mut notifier = Notifier { notify, context, calls, began: Began::Untold, url: Url::Heard };
         if let Some(ping) = &notify.ping {
-            match notifier.calls.send(&post(&ping_url(ping, "/start", &context.run), "", String::new(), ATTEMPT)) {
+            let call = post(&ping_url(ping, "/start", &context.run), "", String::new(), ATTEMPT);
+            match notifier.calls.send(&call) {
                 Ok(()) => notifier.began = Began::Asked,
-                Err(why) => notifier.undelivered("", "the ping of the run's begin", &shown(ping), &why),
+                Err(why) => notifier.undelivered(None, BEGIN, &shown(ping), &why),
             }
         }
         Some(notifier)
@@ -95,10 +109,7 @@ impl<'c> Notifier<'c> {
         }
         for news in news {
             if let Some(url) = &notify.url {
-                let what = format!("the news that {} {}", news.app, phrase(news.event));
-                self.deliver(Recipient::Url, url, (&news.app, &what), &mut budget, |limit| {
-                    post(url, "application/json", news.document.clone(), limit)
-                });
+                self.post_news(url, &news, &mut budget);
             }
             if let Some(command) = &notify.command {
                 self.command(command, &news, &mut budget);
@@ -109,8 +120,9 @@ impl<'c> Notifier<'c> {
     fn finish_ping(&mut self, ping: &str, code: u8, report: impl FnOnce() -> String, budget: &mut Budget) {
         if self.began == Began::Asked {
             let limit = budget.left().unwrap_or_default().min(ATTEMPT);
-            if let Err(Undelivered::Perhaps(why) | Undelivered::Surely(why)) = judge(self.calls.receive(limit, None)) {
-                self.undelivered("", "the ping of the run's begin", &shown(ping), &why);
+            // Not tried again: said now, it would be a lie about when the run began.
+            if let Err(e) = judge(self.calls.receive(limit, None)) {
+                self.undelivered(None, BEGIN, &shown(ping), e.why());
             }
         }
         // Busy is no failure: another run works on it, and tells how that ends.
@@ -120,51 +132,50 @@ impl<'c> Notifier<'c> {
             _ => ("/fail", String::new()),
         };
         let url = ping_url(ping, suffix, &self.context.run);
-        self.deliver(Recipient::Ping, ping, ("", "the ping of the run's end"), budget, |limit| {
-            post(&url, "text/plain; charset=utf-8", body.clone(), limit)
-        });
+        let call = |limit| post(&url, "text/plain; charset=utf-8", body.clone(), limit);
+        let end = "the ping of the run's end";
+        match self.deliver(budget, call) {
+            Ok(status) => event!(DEBUG, "notify.sent", stage = "report"; "{end} to {}: {status}", shown(ping)),
+            Err(e) => self.undelivered(None, end, &shown(ping), e.why()),
+        }
     }
 
-    /// Two attempts, a second apart, within what is left of the time.
-    fn deliver(
-        &mut self,
-        recipient: Recipient,
-        url: &str,
-        (app, what): (&str, &str),
-        budget: &mut Budget,
-        call: impl Fn(Duration) -> Call,
-    ) {
-        if self.silent.contains(&recipient) {
-            return self.undelivered(app, what, &shown(url), "dropped: it did not answer before");
+    fn post_news(&mut self, url: &str, news: &News, budget: &mut Budget) {
+        let (app, what) = (news.app.as_str(), what(news));
+        if self.url == Url::Silent {
+            return self.undelivered(Some(app), &what, &shown(url), "dropped: nothing came back before");
         }
-        let mut last = None;
-        for attempt in 1..=2 {
-            let Some(left) = budget.left() else { break };
-            match judge(self.calls.ask(&call(left.min(ATTEMPT)), None)) {
-                Ok(status) => {
-                    event!(INFO, "notify.sent", app = app, stage = "report"; "{what} to {}: {status}", shown(url));
-                    return;
+        let call = |limit| post(url, "application/json", news.document.clone(), limit);
+        match self.deliver(budget, call) {
+            Ok(status) => {
+                event!(INFO, "notify.sent", app = app, stage = "report"; "{what} to {}: {status}", shown(url))
+            }
+            Err(e) => {
+                if let Undelivered::Unanswered(_) = e {
+                    self.url = Url::Silent;
                 }
-                Err(Undelivered::Surely(why)) => return self.undelivered(app, what, &shown(url), &why),
-                Err(Undelivered::Perhaps(why)) => last = Some(why),
-            }
-            if attempt == 2 || !self.context.stop.pause(PAUSE) {
-                break;
+                self.undelivered(Some(app), &what, &shown(url), e.why());
             }
         }
-        match last {
-            Some(why) => {
-                self.silent.push(recipient);
-                self.undelivered(app, what, &shown(url), &why);
-            }
-            None => self.undelivered(app, what, &shown(url), &budget.spent()),
+    }
+
+    /// Two attempts, a second apart, within what is left of the time. The status that it was taken with.
+    fn deliver(&mut self, budget: &mut Budget, call: impl Fn(Duration) -> Call) -> Result<u16, Undelivered> {
+        let Some(left) = budget.left() else { return Err(Undelivered::Later(budget.spent())) };
+        let first = judge(self.calls.ask(&call(left.min(ATTEMPT)), None));
+        if matches!(first, Ok(_) | Err(Undelivered::Never(_))) || !self.context.stop.pause(PAUSE) {
+            return first;
+        }
+        match budget.left() {
+            Some(left) => judge(self.calls.ask(&call(left.min(ATTEMPT)), None)),
+            None => first,
         }
     }
 
     /// Runs the command, which finds the news on its standard input. Once: only itself knows whether
     /// doing its work twice would do harm.
     fn command(&mut self, command: &Command, news: &News, budget: &mut Budget) {
-        let what = format!("the news that {} {}", news.app, phrase(news.event));
+        let (app, what) = (Some(news.app.as_str()), what(news));
         let run = |limit| -> Result<Option<String>> {
             trusted_file::check_program(Path::new(command.program()))?;
             let job = self.job(command, news, limit);
@@ -176,12 +187,12 @@ impl<'c> Notifier<'c> {
         };
         let program = printable(command.program());
         match budget.left().map(|left| run(left.min(ATTEMPT))) {
-            None => self.undelivered(&news.app, &what, &program, &budget.spent()),
+            None => self.undelivered(app, &what, &program, &budget.spent()),
             Some(Ok(None)) => {
-                event!(INFO, "notify.sent", app = news.app.as_str(), stage = "report"; "{what} to {program}")
+                event!(INFO, "notify.sent", app = app, stage = "report"; "{what} to {program}")
             }
-            Some(Ok(Some(why))) => self.undelivered(&news.app, &what, &program, &why),
-            Some(Err(e)) => self.undelivered(&news.app, &what, &program, &Failure::of(e).message),
+            Some(Ok(Some(why))) => self.undelivered(app, &what, &program, &why),
+            Some(Err(e)) => self.undelivered(app, &what, &program, &Failure::of(e).message),
         }
     }
 
@@ -206,19 +217,20 @@ impl<'c> Notifier<'c> {
         }
     }
 
-    fn undelivered(&self, app: &str, what: &str, whom: &str, why: &str) {
+    fn undelivered(&self, app: Option<&str>, what: &str, whom: &str, why: &str) {
         event!(WARN, "notify.failed", app = app, stage = "report", error = printable(why); "{what} was not delivered to {whom}");
         self.context.console.note(&format!("- {what} was not delivered to {whom}: {why}"));
     }
 }
 
-fn phrase(event: NotifyOn) -> &'static str {
-    match event {
+fn what(news: &News) -> String {
+    let happened = match news.event {
         NotifyOn::Failed => "failed",
         NotifyOn::Refused => "was refused",
         NotifyOn::Recovered => "recovered",
         NotifyOn::Deployed => "was deployed",
-    }
+    };
+    format!("the news that {} {happened}", news.app)
 }
 
 fn post(url: &str, content_type: &str, body: String, timeout: Duration) -> Call {
@@ -235,17 +247,17 @@ fn ping_url(ping: &str, suffix: &str, run: &str) -> String {
 
 /// Whether an answer means that it was taken.
 fn judge(answer: Result<Answer, String>) -> Result<u16, Undelivered> {
-    let Answer { status, location } = answer.map_err(Undelivered::Perhaps)?;
+    let Answer { status, location } = answer.map_err(Undelivered::Unanswered)?;
     match status {
         200..=299 => Ok(status),
         300..=399 => {
             let to = location.filter(|to| to.contains("://")).map_or("elsewhere".to_owned(), |to| shown(&to));
             // To follow would send the news where the configuration does not say.
-            Err(Undelivered::Surely(format!("it redirects to {to} ({status}): write that URL into `[notify]`")))
+            Err(Undelivered::Never(format!("it redirects to {to} ({status}): write that URL into `[notify]`")))
         }
         // Not in time, or too often.
-        408 | 429 | 500.. => Err(Undelivered::Perhaps(format!("it answered {status}"))),
-        _ => Err(Undelivered::Surely(format!("it answered {status}"))),
+        408 | 429 | 500.. => Err(Undelivered::Later(format!("it answered {status}"))),
+        _ => Err(Undelivered::Never(format!("it answered {status}"))),
     }
 }
 
@@ -330,15 +342,15 @@ mod tests {
         let answer = |status, location: Option<&str>| Ok(Answer { status, location: location.map(str::to_owned) });
         assert!(judge(answer(204, None)).is_ok());
         for status in [408, 429, 500, 503] {
-            assert!(matches!(judge(answer(status, None)), Err(Undelivered::Perhaps(_))));
+            assert!(matches!(judge(answer(status, None)), Err(Undelivered::Later(_))));
         }
         for status in [301, 400, 401, 404] {
-            assert!(matches!(judge(answer(status, None)), Err(Undelivered::Surely(_))));
+            assert!(matches!(judge(answer(status, None)), Err(Undelivered::Never(_))));
         }
-        let Err(Undelivered::Surely(why)) = judge(answer(308, Some("https://h.example.org/secret"))) else {
+        let Err(Undelivered::Never(why)) = judge(answer(308, Some("https://h.example.org/secret"))) else {
             panic!("a redirect is final");
         };
         assert!(why.contains("redirects to https://h.example.org/…"), "{why}");
-        assert!(matches!(judge(Err("x".into())), Err(Undelivered::Perhaps(_))));
+        assert!(matches!(judge(Err("x".into())), Err(Undelivered::Unanswered(_))));
     }
 }

@@ -50,6 +50,7 @@ fn an_app_that_stays_sick_is_put_back_and_the_report_says_what_came_back() {
     let outcome = world.poll(&[]).expect(1).says(&said);
     assert!(!outcome.stderr.contains("secret"), "{}", outcome.stderr);
     assert_eq!(http.take().len(), 3);
+    world.screen("health-failed", "poller", &outcome.stderr.replace(&http.port.to_string(), "8000"));
     world.expect_live("site", &first);
     assert_eq!(world.ran().last().unwrap(), &("rollback".to_owned(), first));
 }

@@ -6,8 +6,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::http::{Http, Reply, Request};
+use crate::support::processes::{command_line, environment, helpers_of, status_field};
 use crate::support::tls::TlsServer;
-use crate::support::{World, file, put_exec, seconds, set_mode, wait_until};
+use crate::support::{World, am_root, file, put_exec, seconds, set_mode, wait_until};
 
 /// Where the secret of a URL is.
 const HOOK: &str = "/hook/s3cret";
@@ -145,6 +146,9 @@ fn a_failure_is_told_once_and_again_when_it_changes_and_when_it_ends() {
     assert!(news["message"].as_str().unwrap().contains("exited with status 3"), "{news:#}");
     assert!(news["help"].is_array() && news["since"].is_string() && news["time"].is_string());
 
+    let pretty = format!("{news:#}\n").replace(&http.port.to_string(), "8000");
+    world.screen("notify-json", "cat   # what command and url are told", &pretty);
+
     let worse = push_bad(&world, "worse");
     world.poll(&[]).expect(1);
     let requests = http.take();
@@ -225,21 +229,66 @@ fn a_refusal_is_not_told_unless_asked_for_and_neither_is_its_end() {
 fn a_webhook_that_hangs_or_drips_holds_up_nothing_for_long() {
     let http = Http::start();
     let world = with_url("hook hangs", &http, "on = [\"deployed\"]");
-    for (n, reply) in [Reply::Hang, Reply::Drip].into_iter().enumerate() {
-        http.always(reply);
-        let commit = world.push(&[("deploy.sh", world.script(""))], "next");
-        world.app("site").write();
-        world.poll(&[]).expect(0).silent().within(seconds(45));
-        assert_eq!(world.recorded("site"), Some(commit));
-        let line = expect_undelivered(&world, "did not answer within 10s");
-        assert!(world.events("notify.failed").iter().all(|l| l["error"] == line["error"]));
-        assert!(line["msg"].as_str().unwrap().contains(&format!("http://127.0.0.1:{}/…", http.port)), "{line}");
-        assert_eq!(http.take().len(), 2, "two attempts");
-        assert_eq!(world.events("notify.failed").len(), n + 1);
-        world.repo.commit(&[("x", file("x"))], "x");
-    }
+    http.next(&[Reply::Hang, Reply::Drip]);
+    world.app("site").write();
+    world.app("other").write();
+    let commit = world.push(&[("deploy.sh", world.script(""))], "next");
+    world.poll(&[]).expect(0).silent().within(seconds(45));
+    assert_eq!(world.recorded("site"), Some(commit));
+    let line = expect_undelivered(&world, "did not answer within 10s");
+    assert!(line["msg"].as_str().unwrap().contains(&format!("http://127.0.0.1:{}/…", http.port)), "{line}");
+    assert_eq!(http.take().len(), 2, "two attempts, and no more for the other app");
+    expect_undelivered(&world, "dropped: nothing came back before");
     expect_secret_kept(&world, "");
     world.expect_no_processes();
+}
+
+#[test]
+fn whoever_speaks_http_is_the_fetch_user_with_nothing_but_the_way_out_in_its_environment() {
+    let http = Http::start();
+    let world = with_url("caller", &http, "on = [\"deployed\"]");
+    http.always(Reply::Hang);
+    world.app("site").write();
+    world.push(&[("deploy.sh", world.script(""))], "first");
+    let mut command = world.command(&[]);
+    command.env("no_proxy", "localhost").env("SECRET", "x").env("SSL_CERT_FILE", "/etc/hosts");
+    let running = world.spawn(command);
+    wait_until("the POST", seconds(20), || !http.take().is_empty());
+    let helpers = helpers_of(running.pid());
+    let caller = helpers.into_iter().find(|pid| command_line(*pid).contains("_caller")).expect("a caller");
+    let uid = world.fetcher.uid.to_string();
+    assert_eq!(status_field(caller, "Uid").split_whitespace().collect::<Vec<_>>(), vec![uid.as_str(); 4]);
+    assert_eq!((status_field(caller, "NoNewPrivs"), status_field(caller, "CapEff")), ("1".into(), "0".repeat(16)));
+    assert!(!command_line(caller).contains("s3cret"));
+    if am_root() {
+        // Others may not even look.
+        let names: Vec<_> = environment(caller).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["HOME", "LANG", "PATH", "SSL_CERT_FILE", "USER", "no_proxy"]);
+    }
+}
+
+#[test]
+fn a_process_is_started_for_it_only_where_there_is_something_to_say() {
+    needs_program!("strace");
+    let http = Http::start();
+    let world = World::new("processes");
+    world.deployed();
+    let helpers = || {
+        let trace = world.path("trace");
+        let plain = world.command(&[]);
+        let mut traced = std::process::Command::new("/usr/bin/strace");
+        traced.args(["-f", "-qq", "-e", "trace=execve", "-o"]).arg(&trace).arg(plain.get_program());
+        traced.args(plain.get_args()).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/").current_dir("/");
+        world.spawn(traced).wait().expect(0).silent();
+        let text = fs::read_to_string(&trace).unwrap();
+        let words = text.lines().filter_map(|line| line.split('"').find(|word| word.starts_with('_')));
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(helpers(), ["_prober"]);
+    world.write_host_config(&format!("[notify]\nurl = \"{0}\"\ncommand = \"/bin/true\"", http.url(HOOK)));
+    assert_eq!(helpers(), ["_prober"]);
+    world.write_host_config(&format!("[notify]\nping = \"{}\"", http.url(HOOK)));
+    assert_eq!(helpers(), ["_caller", "_prober"]);
 }
 
 #[test]
@@ -252,7 +301,8 @@ fn while_a_webhook_hangs_the_next_run_finds_the_locks_free() {
     let running = world.spawn_poll(&[]);
     wait_until("the POST", seconds(20), || !http.take().is_empty());
     world.poll(&[]).expect(0).silent();
-    running.wait().expect(0);
+    // Not waited for: it takes as long as in the test above.
+    drop(running);
 }
 
 #[test]
@@ -301,7 +351,9 @@ fn a_webhook_that_is_not_there_fails_no_deploy_and_a_terminal_says_so() {
     let outcome = world.poll_on_terminal(&[]).expect(0).says("connection refused").says("was not delivered to");
     expect_undelivered(&world, "connection refused");
     expect_secret_kept(&world, &outcome.stderr);
-    world.screen("notify-terminal", "poller", &outcome.stderr.replace(&free.to_string(), "9000"));
+    let shown = outcome.stderr.replace(&free.to_string(), "9000");
+    let plain = ["\u{1b}[2m", "\u{1b}[32m", "\u{1b}[0m"].iter().fold(shown, |text, code| text.replace(code, ""));
+    world.screen("notify-terminal", "poller", &plain);
 }
 
 #[test]
