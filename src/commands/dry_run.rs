@@ -230,7 +230,7 @@ fn plan(view: &View) -> Vec<String> {
             let who = view.fetch.as_deref().unwrap_or(who);
             step(
                 "health",
-                format!("GET {} (up to {} times)", notify::shown(url), health.attempts),
+                format!("GET {} (up to {} times)", notify::without_query(url), health.attempts),
                 who,
                 health.timeout,
             );

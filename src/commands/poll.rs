@@ -17,6 +17,7 @@ use crate::processes::messages::Probed;
 use crate::processes::output::Output;
 use crate::processes::supervisor::{self, Preparation, Prepared};
 use crate::processes::workshop::Workshop;
+use crate::report::notify::Notifier;
 use crate::report::run::{self, Ended};
 use crate::report::terminal::Console;
 use crate::report::{LAST_LINES, duration, plural};
@@ -59,6 +60,7 @@ fn poll(request: &Request) -> Result<u8> {
     }
     let began = Instant::now();
     let apps = selection.apps.len() + selection.broken.len();
+    let notifier = Notifier::begin(config.notify.as_ref(), &context);
     event!(INFO, "run.started", stage = "lock", version = env!("CARGO_PKG_VERSION"); "{}", plural(apps, "app"));
     for app in &selection.elsewhere {
         event!(DEBUG, "poll.elsewhere", app = app.name.as_str(), stage = "decide"; "not for this host: {:?}", app.source.hosts);
@@ -77,7 +79,7 @@ fn poll(request: &Request) -> Result<u8> {
         all.push(ended);
     }
     all.extend(poll_apps(&config, &context, selection.apps, &mut preparation, request.force));
-    Ok(run::conclude(&context, &config, all, began, request.common.json))
+    Ok(run::conclude(&context, &config, all, began, notifier, request.common.json))
 }
 
 /// A schedule starts all hosts in the same second; each waits its own part of `splay`. A person does not

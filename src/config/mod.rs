@@ -30,7 +30,7 @@ use globset::Glob;
 use serde::{Deserialize, Serialize};
 
 pub use command::Command;
-pub use notify::Notify;
+pub use notify::{Notify, NotifyOn};
 pub use problem::Problem;
 use problem::{Fault, printable};
 pub use remote::{Follow, Remote};

@@ -33,6 +33,17 @@ pub enum NotifyOn {
     Refused,
 }
 
+impl NotifyOn {
+    pub fn word(self) -> &'static str {
+        match self {
+            NotifyOn::Failed => "failed",
+            NotifyOn::Recovered => "recovered",
+            NotifyOn::Deployed => "deployed",
+            NotifyOn::Refused => "refused",
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct NotifyTable {
@@ -98,9 +109,21 @@ pub fn shown(url: &str) -> String {
     format!("{scheme}://{}{more}", &rest[..end])
 }
 
+/// A URL whose path is no secret, as that of a health check: without its query.
+pub fn without_query(url: &str) -> String {
+    let url = url.split('#').next().unwrap_or_default();
+    url.split_once('?').map_or_else(|| url.to_owned(), |(before, _)| format!("{before}?…"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_health_checks_url_is_shown_up_to_its_query() {
+        assert_eq!(without_query("http://127.0.0.1:8000/healthz"), "http://127.0.0.1:8000/healthz");
+        assert_eq!(without_query("http://h/x?token=y#z"), "http://h/x?…");
+    }
 
     #[test]
     fn a_url_is_shown_without_its_secret() {

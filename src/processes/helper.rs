@@ -17,7 +17,7 @@ use nix::unistd::pipe2;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Role, wire};
+use super::{Role, caller, wire};
 use crate::outcome::{Class, Failure, MAKE_ROOM};
 use crate::sys::account::Account;
 use crate::sys::privdrop::{Confinement, NewPrivileges, confine, pass_descriptor};
@@ -64,6 +64,9 @@ impl Helper {
         match start.account {
             Some(account) => drop(command.env("HOME", &account.home).env("USER", &account.name)),
             None => pass_own(&mut command),
+        }
+        if start.role == Role::Caller {
+            pass(&mut command, &caller::ENVIRONMENT);
         }
         let (theirs, ours) = match start.input {
             Some(pipe) => pipe,
@@ -205,7 +208,11 @@ fn name(role: Role) -> &'static str {
 
 /// An ordinary user's `ssh_command` may want the agent and the home of that user.
 fn pass_own(command: &mut Command) {
-    for variable in ["HOME", "USER", "SSH_AUTH_SOCK"] {
+    pass(command, &["HOME", "USER", "SSH_AUTH_SOCK"]);
+}
+
+fn pass(command: &mut Command, variables: &[&str]) {
+    for variable in variables {
         if let Some(value) = std::env::var_os(variable) {
             command.env(variable, value);
         }

@@ -6,6 +6,7 @@
 //! command is ended too, and named: it would be gone with systemd's unit and live on under cron.
 
 use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -80,7 +82,7 @@ fn start(job: &Keep) -> Result<Pid, i32> {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(job.environment.iter().map(|(k, v)| (k, v)));
     let output = |fd| inherited(fd).map(File::from).map_err(|_| Errno::EBADF as i32);
-    command.stdin(Stdio::null()).stdout(output(OUTPUT[0])?).stderr(output(OUTPUT[1])?);
+    command.stdin(input(&job.input).map_err(|e| e as i32)?).stdout(output(OUTPUT[0])?).stderr(output(OUTPUT[1])?);
     let confinement = Confinement {
         account: job.account.as_ref(),
         directory: &job.directory,
@@ -94,6 +96,17 @@ fn start(job: &Keep) -> Result<Pid, i32> {
     let child = command.spawn().map_err(io)?;
     // Its end is awaited by number, with everybody else's.
     Ok(Pid::from_raw(child.id() as i32))
+}
+
+/// What the command reads: a file in memory, for a pipe that nobody reads would block.
+fn input(bytes: &[u8]) -> Result<Stdio, Errno> {
+    if bytes.is_empty() {
+        return Ok(Stdio::null());
+    }
+    let mut file = File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC)?);
+    let written = file.write_all(bytes).and_then(|()| file.rewind());
+    written.map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    Ok(Stdio::from(file))
 }
 
 struct Keeper {

@@ -309,6 +309,9 @@ pub struct Keep {
     pub umask: u32,
     pub new_privileges: NewPrivileges,
     pub timeout: Duration,
+    /// What it finds on its standard input; nothing at all when this is empty.
+    #[serde(default)]
+    pub input: Vec<u8>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -341,4 +344,32 @@ pub enum Cause {
     Deadline,
     /// poller was told to stop, or died.
     Stopped,
+}
+
+/// One HTTP request for the caller to make. Its answer is `Result<Answer, String>`: what came back, or a
+/// sentence about why nothing did.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Call {
+    pub method: Method,
+    /// Its path is often a password.
+    pub url: Secret,
+    pub content_type: String,
+    /// Of a POST.
+    pub body: String,
+    /// For all of it, from looking up the name to the answer.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Method {
+    Get,
+    Post,
+}
+
+/// The beginning of a server's answer; of no interest is the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub status: u16,
+    /// Where a redirect leads. It is not followed.
+    pub location: Option<String>,
 }

@@ -13,6 +13,7 @@
 //! Started by an ordinary user, all of them are that user.
 
 pub mod caller;
+pub mod calls;
 pub mod fetcher;
 pub mod helper;
 pub mod keeper;

@@ -13,6 +13,9 @@ pub struct Reported {
     pub since: Timestamp,
     /// When somebody was told last.
     pub at: Timestamp,
+    /// Whether `[notify]` was told of it, or of what it was before: then its end is told there too.
+    #[serde(default)]
+    pub notified: bool,
 }
 
 /// What to say now.
@@ -55,8 +58,9 @@ pub fn decide(before: Option<&Reported>, news: News, now: Timestamp) -> (Say, Op
                 (Say::StillFailing { since: before.since }, Some(Reported { at: now, ..before.clone() }))
             }
         }
-        (_, News::Failure(failure)) => {
-            (Say::Failure, Some(Reported { failure: failure.to_owned(), since: now, at: now }))
+        (before, News::Failure(failure)) => {
+            let notified = before.is_some_and(|before| before.notified);
+            (Say::Failure, Some(Reported { failure: failure.to_owned(), since: now, at: now, notified }))
         }
     }
 }

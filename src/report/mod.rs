@@ -4,6 +4,8 @@
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod news;
+pub mod notify;
 pub mod run;
 pub mod terminal;
 

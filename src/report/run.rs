@@ -8,8 +8,10 @@ use serde_json::json;
 
 use super::memory::{self, News, Say};
 use super::metrics::{self, Sample};
+use super::news;
+use super::notify::Notifier;
 use super::terminal::Console;
-use crate::config::{App, Config};
+use crate::config::{App, Config, NotifyOn};
 use crate::event;
 use crate::journal::state::State;
 use crate::outcome::{Class, Failure, Outcome, exit_code};
@@ -57,12 +59,12 @@ impl<'c> Ended<'c> {
         self.result.as_ref().map_or_else(|f| f.class.exit_code(), |_| 0)
     }
 
-    fn outcome(&self) -> &'static str {
+    pub fn outcome(&self) -> &'static str {
         self.result.as_ref().map_or_else(|f| f.class.word(), Outcome::word)
     }
 
     /// Where the app stands after this, in the contract's words; None when its journal was not read.
-    fn state_word(&self, now: Timestamp) -> Option<&'static str> {
+    pub fn state_word(&self, now: Timestamp) -> Option<&'static str> {
         match &self.result {
             Err(f) if f.class == Class::Refused && self.tip.is_some() => Some("refused"),
             Err(f) if matches!(f.class, Class::Unreachable | Class::Protocol) => Some("unreachable"),
@@ -101,11 +103,19 @@ pub fn global(console: &Console, failure: &Failure) {
 }
 
 /// Tells everybody, and returns the exit code.
-pub fn conclude(context: &Context, config: &Config, mut all: Vec<Ended>, began: Instant, json: bool) -> u8 {
+pub fn conclude(
+    context: &Context,
+    config: &Config,
+    mut all: Vec<Ended>,
+    began: Instant,
+    notifier: Option<Notifier>,
+    json: bool,
+) -> u8 {
     let now = Timestamp::now();
     all.sort_by(|a, b| a.name.cmp(&b.name));
+    let (on, mut news) = (notifier.as_ref().map_or(&[][..], Notifier::on), Vec::new());
     for ended in &mut all {
-        if let Err(e) = tell(context, ended, now) {
+        if let Err(e) = tell(context, ended, now, on, &mut news) {
             event!(WARN, "report.failed", app = ended.name.as_str(), stage = "report", error = format!("{e:#}"); "what was reported cannot be remembered");
         }
     }
@@ -116,6 +126,12 @@ pub fn conclude(context: &Context, config: &Config, mut all: Vec<Ended>, began: 
         }
     }
     let code = exit_code(all.iter().map(Ended::code));
+    if let Some(notifier) = notifier {
+        // Whoever is told may take long to answer: the next run need not wait for that.
+        all.iter_mut().for_each(|ended| ended.lock = None);
+        let code = if context.log.error().is_some() { exit_code([code, Class::Io.exit_code()]) } else { code };
+        notifier.conclude(code, || news::report(all.iter()), news);
+    }
     let outcome = match code {
         0 => "ok",
         75 => "busy",
@@ -136,8 +152,15 @@ pub fn conclude(context: &Context, config: &Config, mut all: Vec<Ended>, began: 
     code
 }
 
-/// Reports a failure, its end, or nothing; remembers it in the app's lock file.
-fn tell(context: &Context, ended: &mut Ended, now: Timestamp) -> Result<()> {
+/// Reports a failure, its end, or nothing; remembers it in the app's lock file. What `on` asks for is put
+/// into `told`, to be sent when all apps are reported.
+fn tell(
+    context: &Context,
+    ended: &mut Ended,
+    now: Timestamp,
+    on: &[NotifyOn],
+    told: &mut Vec<news::News>,
+) -> Result<()> {
     let console = &context.console;
     let reference = ended.tip.as_ref().map_or("", |t| t.reference.as_str());
     console.ended(&ended.name, &ended.result, reference);
@@ -152,7 +175,8 @@ fn tell(context: &Context, ended: &mut Ended, now: Timestamp) -> Result<()> {
         _ => News::Well,
     };
     let before = ended.lock.as_ref().and_then(|l| l.content.reported.clone());
-    let (say, memory) = memory::decide(before.as_ref(), news, now);
+    let (say, mut memory) = memory::decide(before.as_ref(), news, now);
+    told.extend(news::of(context, ended, &say, before.as_ref(), &mut memory, on));
     match (&say, failure) {
         (Say::Failure, Some(failure)) => mail(context, ended, failure, ""),
         (Say::StillFailing { since }, Some(failure)) => {

@@ -8,6 +8,7 @@ use crate::config::Command;
 use crate::event;
 use crate::journal::state::Kind;
 use crate::outcome::{Class, Failure};
+use crate::processes::calls::Calls;
 use crate::processes::messages::{Cause, End, Keep, Kept};
 use crate::processes::output::Line;
 use crate::processes::script::{self, Observer};
@@ -89,9 +90,6 @@ impl Road<'_> {
         let Some(check) = &self.app.health else {
             return Ok(());
         };
-        let Some(command) = &check.command else {
-            return Ok(());
-        };
         self.enter("health").map_err(|e| Setback {
             failure: Failure::of(e),
             exit: None,
@@ -100,12 +98,21 @@ impl Road<'_> {
         })?;
         let destination = begun.destination();
         let stop = &self.context.stop;
+        let mut calls = Calls::new(self.context.fetch_account.as_ref());
         let mut exit = None;
         let result = health::ask(check.attempts, check.interval, stop, || {
-            let job = Keep { timeout: check.timeout, ..self.errand(&destination).command(command) };
-            let kept = self.run(&job, "health", destination.commit, Some(stop)).map_err(|e| e.message)?;
-            exit = exit_of(&kept);
-            script::verdict("the health check", &job, &kept).map_or(Ok(()), Err)
+            if let Some(command) = &check.command {
+                let job = Keep { timeout: check.timeout, ..self.errand(&destination).command(command) };
+                let kept = self.run(&job, "health", destination.commit, Some(stop)).map_err(|e| e.message)?;
+                exit = exit_of(&kept);
+                script::verdict("the health check", &job, &kept).map_or(Ok(()), Err)?;
+            }
+            let Some(url) = &check.url else { return Ok(()) };
+            exit = None;
+            let said = health::get(url, check.timeout, |call| calls.ask(call, Some(stop)));
+            let text = said.as_deref().unwrap_or_else(|why| why);
+            event!(INFO, "health.answered", app = self.name(), stage = "health", commit = destination.commit.as_str(); "{text}");
+            said.map(drop)
         });
         match result {
             Ok(()) => Ok(()),

@@ -45,6 +45,7 @@ impl Errand<'_> {
             // sudo works by gaining privileges; an app that does not need it gets none.
             new_privileges: if deploy.sudo.is_empty() { NewPrivileges::Denied } else { NewPrivileges::Allowed },
             timeout: deploy.timeout,
+            input: Vec::new(),
         }
     }
 
@@ -84,6 +85,7 @@ impl Errand<'_> {
             umask: 0o022,
             new_privileges: NewPrivileges::Allowed,
             timeout: self.app.deploy.timeout,
+            input: Vec::new(),
         }
     }
 }

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod config;
+pub mod http;
 pub mod mischief;
 pub mod people;
 pub mod processes;
@@ -13,6 +14,7 @@ pub mod repo;
 pub mod run;
 pub mod screen;
 pub mod sshd;
+pub mod tls;
 
 use std::cell::RefCell;
 use std::fs;
