@@ -11,6 +11,7 @@ mod dry_run;
 mod failures;
 mod harness;
 mod hostile_tree;
+mod init;
 mod kill;
 mod layouts;
 mod mixed;

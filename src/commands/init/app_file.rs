@@ -14,21 +14,26 @@ pub fn text(name: &AppName, url: &str, remote: &Remote, answers: &Answers) -> St
     };
     let mut text =
         String::from("# Every key there is, and what holds where one is left out: man poller.toml\n\n[source]\n");
-    let mut set = |key: &str, value: Value| text.push_str(&format!("{key} = {value}\n"));
-    set("url", url.into());
-    set(kind, reference.as_str().into());
+    text += &line("url", url.into());
+    text += &line(kind, reference.as_str().into());
     if let Remote::Ssh { .. } = remote {
-        set("identity", identity(name).into());
+        text += &line("identity", identity(name).into());
     }
-    set("\n[target]\ndirectory", answers.directory.to_string_lossy().into_owned().into());
-    set("\n[deploy]\nscript", answers.script.as_str().into());
+    text += "\n[target]\n";
+    text += &line("directory", answers.directory.to_string_lossy().into_owned().into());
+    text += "\n[deploy]\n";
     if let Some(user) = &answers.user {
-        set("user", user.as_str().into());
+        text += &line("user", user.as_str().into());
     }
+    text += &line("script", answers.script.as_str().into());
     if !answers.restart.is_empty() {
-        set("restart", answers.restart.clone().into());
+        text += &line("restart", answers.restart.clone().into());
     }
     text
+}
+
+fn line(key: &str, value: Value) -> String {
+    format!("{key} = {value}\n")
 }
 
 /// Where the key of an app lies, from the folder of poller.toml.

@@ -75,7 +75,8 @@ impl<'a> HostKey<'a> {
         let add = match bundled(server) {
             Some((lines, pins)) => {
                 vouched(server, &pins, accept, "what its owner publishes")?;
-                lines
+                // A paragraph of its own.
+                if text.is_empty() { lines } else { format!("\n{lines}") }
             }
             None => ask(server, &known, fetch, accept, asker)?,
         };

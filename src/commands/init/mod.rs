@@ -200,6 +200,9 @@ impl Drafted {
                     .into());
             }
         }
+        if let Some(user) = &answers.user {
+            Account::named(user, None)?;
+        }
         let remote = given::remote(&init.url).map_err(|why| mistyped("", &why))?;
         let text = app_file::text(name, &init.url, &remote, &answers);
         let file = folder(config).join("apps.d").join(format!("{name}.toml"));
