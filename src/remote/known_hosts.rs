@@ -244,7 +244,7 @@ pub fn file_name_of(host: &str, port: u16) -> String {
 }
 
 /// As `ssh-keygen -l` prints it, `SHA256:…`.
-pub fn fingerprint(key: &PublicKey) -> String {
+fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 

@@ -6,7 +6,7 @@
 //! the next one.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -84,7 +84,12 @@ impl Draft {
             let file = openat(&folder, temporary.as_os_str(), flags, mode).map_err(|e| at(path, e))?;
             let file = File::from(file);
             // The lock is on the file that had the name when it was opened; it may have been renamed since.
-            if file.try_lock().is_ok() && is_under(&folder, &temporary, &fstat(&file)?)? {
+            let locked = match file.try_lock() {
+                Ok(()) => true,
+                Err(TryLockError::WouldBlock) => false,
+                Err(TryLockError::Error(e)) => return Err(e).with_context(|| path.display().to_string()),
+            };
+            if locked && is_under(&folder, &temporary, &fstat(&file)?)? {
                 file.set_len(0).with_context(|| path.display().to_string())?;
                 return Ok(Draft { path: path.to_owned(), folder, name, temporary, file });
             }

@@ -81,7 +81,11 @@ pub fn open_folder(path: &Path) -> Result<OwnedFd> {
         return Err(std::io::Error::from(Errno::ENOTDIR)).with_context(|| path.display().to_string());
     }
     match shared_by_others(&stat, path) {
-        Some(failure) => Err(failure.into()),
+        // A sticky one is meant to be everybody's.
+        Some(failure) if stat.st_mode & 0o1000 != 0 => {
+            Err(failure.help("choose a folder that is not everybody's").into())
+        }
+        Some(failure) => Err(failure.help(format!("chmod go-w {}", path.display())).into()),
         None => Ok(folder),
     }
 }

@@ -12,8 +12,8 @@ use russh::keys::{HashAlg, PublicKey};
 use super::answers::Asker;
 use crate::outcome::{Class, Failure};
 use crate::processes::supervisor;
-use crate::remote::host_key_error::HostKeyError;
-use crate::remote::known_hosts::{KnownHosts, file_name_of, fingerprint};
+use crate::remote::host_key_error::{HostKeyError, Shown};
+use crate::remote::known_hosts::{KnownHosts, file_name_of};
 use crate::report::printable;
 use crate::sys::account::Account;
 use crate::sys::fresh::{self, Draft};
@@ -22,7 +22,7 @@ use crate::sys::trusted_file::{self, Secrecy};
 /// What is shipped as /etc/poller/known_hosts.
 const BUNDLED: &str = include_str!("../../../etc/poller/known_hosts");
 const TIMEOUT: Duration = Duration::from_secs(30);
-const COMPARE: &str = "compare it with the fingerprint that the server's owner publishes";
+const COMPARE: &str = "compare the fingerprint with the one that the server's owner publishes";
 
 /// A server, by what its host key is pinned for.
 #[derive(Clone, Copy)]
@@ -63,8 +63,9 @@ impl<'a> HostKey<'a> {
         asker: &Asker,
     ) -> Result<HostKey<'a>> {
         let Server { host, port } = server;
-        let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-        let text = read(&path)?;
+        let text = read(file)?;
+        // A link is followed only now that it is known to be nobody else's.
+        let path = if file.exists() { std::fs::canonicalize(file)? } else { file.to_owned() };
         let known = KnownHosts::parse(&path, &text);
         let pins = known.pins(host, port);
         if !pins.is_empty() {
@@ -154,9 +155,9 @@ fn vouched(server: Server, pins: &[(String, String)], accept: Option<&str>, know
     }
     let message =
         format!("--accept-host-key is not the host key of {} port {}: another is {known}", server.host, server.port);
-    let failure = pins.iter().fold(Failure::new(Class::Protocol, message), |failure, (kind, print)| {
-        failure.help(format!("  {kind} {print}"))
-    });
+    let failure = pins
+        .iter()
+        .fold(Failure::new(Class::Protocol, message), |failure, (kind, print)| failure.help(format!("{kind} {print}")));
     Err(failure
         .help("ask the server's owner whether the key was replaced; a pinned key is never replaced by poller")
         .help("nothing was changed"))
@@ -184,41 +185,38 @@ fn ask(
         Err(refused) => return Err(Failure::from(refused).into()),
         Ok(()) => anyhow::bail!("a host key that is pinned, and is not"),
     };
-    let (kind, print) = (key.algorithm(), fingerprint(&key));
-    let unknown = format!("the host key of {host} port {port} is not known yet");
-    match accept {
-        Some(accept) if accept == print => {}
-        Some(accept) => {
-            let message = format!("{host} port {port} shows another host key than the one accepted");
-            return Err(Failure::new(Class::Protocol, message)
-                .help(format!("  accepted: {accept}"))
-                .help(format!("  shown:    {print} ({kind})"))
-                .help("a mistyped fingerprint, or somebody between here and the server; nothing was changed")
-                .into());
-        }
-        None => {
-            if let Asker::Terminal = asker {
-                eprintln!("T{}:\n  {kind} {print}", &unknown[1..]);
-            }
-            let answer = asker.line(
-                "First compare it with the fingerprint that the server's owner publishes. The same? Type yes: ",
-            )?;
-            let refused = |message: &str| Failure::new(Class::Protocol, message.to_owned());
-            match answer.as_deref() {
-                Some("yes") => {}
-                Some(_) => return Err(refused("the host key was not accepted").help("nothing was changed").into()),
-                None => {
-                    return Err(refused(&unknown)
-                        .help(format!("  shown: {kind} {print}"))
-                        .help(format!("{COMPARE}; if they are the same, add"))
-                        .help(format!("  --accept-host-key {print}"))
-                        .help("nothing was changed")
-                        .into());
-                }
-            }
-        }
-    }
+    compare(&shown, accept, asker)?;
     Ok(format!("{}\n", shown.to_add))
+}
+
+/// Whether somebody vouches for the key shown: by its fingerprint, or by a typed `yes`.
+fn compare(shown: &Shown, accept: Option<&str>, asker: &Asker) -> Result<()> {
+    let Shown { host, port, key_type, fingerprint, .. } = shown;
+    let refused = |message: &str| Failure::new(Class::Protocol, message);
+    if let Some(accept) = accept {
+        if accept == fingerprint {
+            return Ok(());
+        }
+        return Err(refused(&format!("{host} port {port} shows another host key than the one accepted"))
+            .help(format!("accepted: {accept}"))
+            .help(format!("shown:    {fingerprint} ({key_type})"))
+            .help("a mistyped fingerprint, or somebody between here and the server; nothing was changed")
+            .into());
+    }
+    let unknown = format!("the host key of {host} port {port} is not known yet");
+    if let Asker::Terminal = asker {
+        eprintln!("T{}:\n  {key_type} {fingerprint}\nFirst {COMPARE}.", &unknown[1..]);
+    }
+    match asker.line("If they are the same, type yes: ")?.as_deref() {
+        Some("yes") => Ok(()),
+        Some(_) => Err(refused("the host key was not accepted").help("nothing was changed").into()),
+        None => Err(refused(&unknown)
+            .help(format!("shown: {key_type} {fingerprint}"))
+            .help(format!("First {COMPARE}."))
+            .help("If they are the same, run this again with")
+            .help(format!("  --accept-host-key {fingerprint}"))
+            .into()),
+    }
 }
 
 #[cfg(test)]

@@ -83,6 +83,14 @@ fn set_up(common: &Common, init: &Init, console: &Console) -> Result<()> {
         None => Drafted::new(common, init, &config, &name, flags, &asker)?,
     };
     let app = &draft.app;
+    if accept.is_some() && app.source.ssh_command.is_some() {
+        return Err(Failure::new(
+            Class::Usage,
+            format!("the `ssh_command` of {} checks host keys by itself", app.name),
+        )
+        .help("leave --accept-host-key out")
+        .into());
+    }
     let (account, _) = preparation.place(app)?;
     let key = prepare_key(app, &config)?;
     let place = Place::prepare(&app.target.directory, &account)?;
@@ -101,6 +109,10 @@ fn set_up(common: &Common, init: &Init, console: &Console) -> Result<()> {
     parts.make().map_err(half_done)?;
     setting::one(&supervisor::load(common.config.as_deref())?, name.as_str())?;
     let told = Told::of(&parts, common.config.as_ref().map(|_| config.file.as_path()))?;
+    if let (Asker::Terminal, Some(_)) = (&asker, &parts.text) {
+        // The questions are over.
+        eprintln!();
+    }
     print(&if common.json { told.json() } else { told.text() });
     Ok(())
 }

@@ -126,7 +126,7 @@ impl Told {
         };
         let steps: Vec<_> = self.steps.iter().map(step).collect();
         let key = self.key.as_ref().map(|(line, _)| line);
-        let page = self.key.as_ref().and_then(|_| self.desk.page.as_ref());
+        let page = self.key.as_ref().and(self.desk.page.as_ref());
         let json = json!({
             "schema": 1,
             "app": self.app,
