@@ -134,7 +134,7 @@ pub struct Init {
     /// The repository, as for git clone
     #[arg(value_name = "URL")]
     pub url: String,
-    /// Follow this branch
+    /// Follow this branch; main, if nothing else is said
     #[arg(long, value_name = "NAME", group = "follow")]
     pub branch: Option<String>,
     /// Follow the highest version among the tags that match
@@ -143,13 +143,13 @@ pub struct Init {
     /// Follow this ref
     #[arg(long = "ref", value_name = "REF", group = "follow")]
     pub reference: Option<String>,
-    /// Where to publish
+    /// Where to publish; /srv/NAME, if nothing else is said, or for an ordinary user ~/NAME
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
-    /// Who owns what is published and runs the script
+    /// Who owns what is published and runs the script; the user NAME, if there is one
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
-    /// What to run after publishing, such as ./deploy.sh
+    /// What to run after publishing; ./deploy.sh, if nothing else is said
     #[arg(long, value_name = "COMMAND")]
     pub script: Option<String>,
     /// A unit to restart after each deploy; may be given several times

@@ -220,7 +220,7 @@ pub fn admit(config: &Config, command: &str) -> Result<()> {
     Ok(())
 }
 
-fn is_denied(e: &anyhow::Error) -> bool {
+pub fn is_denied(e: &anyhow::Error) -> bool {
     let kinds = e.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     !Uid::effective().is_root() && kinds.into_iter().any(|kind| kind == std::io::ErrorKind::PermissionDenied)
 }

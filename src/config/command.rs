@@ -24,7 +24,7 @@ impl Command {
         }
     }
 
-    fn split(text: &str) -> Result<Command, Fault> {
+    pub(super) fn split(text: &str) -> Result<Command, Fault> {
         let argv = shlex::split(text)
             .ok_or_else(|| Fault::new("a quote in the command is not closed, or it ends with a backslash"))?;
         Command::checked(argv)

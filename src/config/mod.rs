@@ -10,6 +10,7 @@
 
 mod command;
 mod file;
+pub mod given;
 mod names;
 pub mod notify;
 mod problem;

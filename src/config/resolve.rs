@@ -235,8 +235,20 @@ fn resolve_target(document: &Document<'_>, table: Spanned<TargetTable>) -> Resul
     let example = "directory = \"/var/www/todo\"";
     let directory = document.required(table.directory, &header, "`directory` in `[target]`", example)?;
     let span = directory.span();
-    let path: PathBuf = directory.get_ref().0.components().collect();
-    let refused = |why: &str, help: &str| Err(document.at(&directory, Fault::new(why).help(help)));
+    let path = target_directory(&directory.get_ref().0).map_err(|fault| document.at(&directory, fault))?;
+    let target = Target {
+        directory: path,
+        layout: table.layout.unwrap_or(Layout::Releases),
+        keep: table.keep.map_or(5, |keep| keep.0.into()),
+        shared: resolve_shared(document, table.shared)?,
+    };
+    Ok((target, span))
+}
+
+/// The directory of an app, tidied up.
+pub fn target_directory(written: &Path) -> Result<PathBuf, Fault> {
+    let path: PathBuf = written.components().collect();
+    let refused = |why: &str, help: &str| Err(Fault::new(why).help(help));
     if !path.is_absolute() {
         return refused("`directory` is not absolute", "write the whole path, from `/`");
     }
@@ -246,13 +258,7 @@ fn resolve_target(document: &Document<'_>, table: Spanned<TargetTable>) -> Resul
     if path == Path::new("/") {
         return refused("`directory` is the root of the file system", "name a folder for this app alone");
     }
-    let target = Target {
-        directory: path,
-        layout: table.layout.unwrap_or(Layout::Releases),
-        keep: table.keep.map_or(5, |keep| keep.0.into()),
-        shared: resolve_shared(document, table.shared)?,
-    };
-    Ok((target, span))
+    Ok(path)
 }
 
 fn resolve_shared(document: &Document<'_>, entries: Vec<Spanned<RelPath>>) -> Result<Vec<String>, Problem> {

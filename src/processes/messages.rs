@@ -53,6 +53,17 @@ pub struct Origin {
 
 /// The one thing that the prober is asked.
 #[derive(Debug, Serialize, Deserialize)]
+pub enum ProberRequest {
+    Tips(Probe),
+    /// Which host key a server shows; the answer is one line in OpenSSH's format.
+    HostKey {
+        host: String,
+        port: u16,
+        timeout: Duration,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Probe {
     pub apps: Vec<ProbeApp>,
     /// Connections open at once.

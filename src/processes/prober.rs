@@ -1,4 +1,5 @@
-//! The prober: asks for the tips of all apps and reads their journals, as the fetch user.
+//! The prober: asks for the tips of all apps and reads their journals, as the fetch user. For
+//! `poller init` it asks a server for its host key instead.
 //!
 //! Apps that share host, port, user and identity share a connection; those that share a repository
 //! too share the question. Answers go out as they come, so that a slow server holds up nobody else.
@@ -13,14 +14,14 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::messages::{Access, Probe, ProbeApp, Probed, Tip};
+use super::messages::{Access, Probe, ProbeApp, Probed, ProberRequest, Tip};
 use super::wire;
 use crate::config::{Follow, Remote};
 use crate::journal;
 use crate::outcome::{Class, Failure};
 use crate::remote::ls_refs::{self, Wanted};
 use crate::remote::session::{Session, Stage, timed_out};
-use crate::remote::{A_MOMENT, Complaint, Conversation, Protocol, local, openssh};
+use crate::remote::{A_MOMENT, Complaint, Conversation, Protocol, host_key, local, openssh};
 use crate::stages::probe;
 
 /// sshd's MaxSessions is 10.
@@ -29,9 +30,15 @@ const CHANNELS: usize = 8;
 type Answers = Vec<(usize, Result<Tip, Failure>)>;
 
 pub fn run() -> Result<()> {
-    let request: Probe = wire::receive(&mut std::io::stdin().lock())?.context("no request")?;
+    let request: ProberRequest = wire::receive(&mut std::io::stdin().lock())?.context("no request")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(probe(Arc::new(request), &mut std::io::stdout().lock()));
+    let mut out = std::io::stdout().lock();
+    let result = match request {
+        ProberRequest::Tips(request) => runtime.block_on(probe(Arc::new(request), &mut out)),
+        ProberRequest::HostKey { host, port, timeout } => {
+            wire::send(&mut out, &runtime.block_on(host_key::ask(&host, port, timeout)))
+        }
+    };
     // A name server that never answers keeps a thread busy; this process does not wait for it.
     runtime.shutdown_background();
     result

@@ -10,7 +10,7 @@ use nix::unistd::Uid;
 
 use super::Role;
 use super::helper::{Helper, Patience, Start};
-use super::messages::{Access, Origin, Probe, ProbeApp, Probed, ReaderReply, ReaderRequest, Secret};
+use super::messages::{Access, Origin, Probe, ProbeApp, Probed, ProberRequest, ReaderReply, ReaderRequest, Secret};
 use crate::config::{self, App, Config, Defaults, Paths, Reader};
 use crate::journal;
 use crate::outcome::{Class, Failure};
@@ -36,8 +36,37 @@ impl Reader for Trusted {
     }
 }
 
-/// Where an ordinary user's things are when nothing else is said, and root's.
+/// The same, with a file that is to be written, to see what it would mean.
+struct WithNew<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Reader for WithNew<'_> {
+    fn read(&self, path: &Path) -> Result<String> {
+        if path == self.path { Ok(self.text.to_owned()) } else { Trusted.read(path) }
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let mut files = Trusted.list(folder)?;
+        if self.path.parent() == Some(folder) && !files.iter().any(|file| file == self.path) {
+            files.push(self.path.to_owned());
+        }
+        Ok(files)
+    }
+}
+
 pub fn load(file: Option<&Path>) -> Result<Config, Failure> {
+    load_through(file, &Trusted)
+}
+
+/// The configuration as it would be with `text` at `path`.
+pub fn load_with(file: Option<&Path>, path: &Path, text: &str) -> Result<Config, Failure> {
+    load_through(file, &WithNew { path, text })
+}
+
+/// Where an ordinary user's things are when nothing else is said, and root's.
+fn load_through(file: Option<&Path>, reader: &dyn Reader) -> Result<Config, Failure> {
     let root = Uid::effective().is_root();
     let host_name = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let (default_file, paths) = if root {
@@ -54,7 +83,7 @@ pub fn load(file: Option<&Path>) -> Result<Config, Failure> {
     };
     let defaults = Defaults { host_name, paths, optional_file: file.is_none() };
     let file = file.map_or(default_file, Path::to_owned);
-    config::load(&file, defaults, &Trusted).map_err(load_failure)
+    config::load(&file, defaults, reader).map_err(load_failure)
 }
 
 fn xdg(variable: &str, default: &str) -> Result<PathBuf, Failure> {
@@ -289,7 +318,7 @@ pub fn probe(
     let result = (|| -> Result<()> {
         let start = Start { role: Role::Prober, account: fetch, umask: 0o027, descriptors: Vec::new(), input: None };
         let mut prober = Helper::start(start)?;
-        prober.send(&request)?;
+        prober.send(&ProberRequest::Tips(request))?;
         while !waiting.is_empty() {
             let probed: Probed = prober.receive(patience)?;
             let index =
@@ -303,6 +332,17 @@ pub fn probe(
         let failure = Failure::of(e);
         waiting.into_values().for_each(|index| answer(index, Err(failure.clone())));
     }
+}
+
+/// The host key that a server shows, as one line in OpenSSH's format. It is not trusted yet.
+pub fn host_key(fetch: Option<&Account>, host: &str, port: u16, timeout: Duration) -> Result<String> {
+    let start = Start { role: Role::Prober, account: fetch, umask: 0o027, descriptors: Vec::new(), input: None };
+    let mut prober = Helper::start(start)?;
+    let patience = Patience { time: timeout + Duration::from_secs(10), stop: None, class: Class::Unreachable };
+    let request = ProberRequest::HostKey { host: host.to_owned(), port, timeout };
+    let line = prober.ask::<_, Result<String, Failure>>(&request, patience)??;
+    prober.finish();
+    Ok(line)
 }
 
 /// Asks a reader one thing.

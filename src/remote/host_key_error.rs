@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::known_hosts::PREFERENCE;
+use crate::outcome::{Class, Failure};
 
 const COMPARE: &str = "First compare the fingerprint with the one that the server's owner publishes.";
 /// How many ignored lines are named: the reason is most likely among the first.
@@ -59,6 +60,15 @@ pub enum HostKeyError {
 }
 
 impl std::error::Error for HostKeyError {}
+
+impl From<HostKeyError> for Failure {
+    fn from(error: HostKeyError) -> Failure {
+        let text = error.to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let failure = Failure::new(Class::Protocol, lines.next().unwrap_or_default());
+        lines.fold(failure, Failure::help)
+    }
+}
 
 impl fmt::Display for HostKeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -89,6 +89,14 @@ impl KnownHosts {
         wanted
     }
 
+    /// The keys pinned for this host and port that may be used, as type and fingerprint, best first.
+    pub fn pins(&self, host: &str, port: u16) -> Vec<(String, String)> {
+        let keys = self.pinned(host, port).filter_map(|entry| entry.usable());
+        let mut keys: Vec<&PublicKey> = keys.filter(|key| self.revoked(host, port, key).is_none()).collect();
+        keys.sort_by_key(|key| PREFERENCE.iter().position(|known| *known == key.algorithm()));
+        keys.into_iter().map(|key| (key.algorithm().to_string(), fingerprint(key))).collect()
+    }
+
     /// Holds the key a server showed against the file.
     pub fn check(&self, host: &str, port: u16, key: &PublicKey) -> Result<(), HostKeyError> {
         let shown = Box::new(self.shown(host, port, key));
@@ -230,11 +238,12 @@ fn parse_line(text: &str) -> Result<Option<(Marker, HostPatterns, Key)>, String>
 }
 
 /// The name a host goes by in the file.
-fn file_name_of(host: &str, port: u16) -> String {
+pub fn file_name_of(host: &str, port: u16) -> String {
     let host = host.to_ascii_lowercase();
     if port == 22 { host } else { format!("[{host}]:{port}") }
 }
 
+/// As `ssh-keygen -l` prints it, `SHA256:…`.
 fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }

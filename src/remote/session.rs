@@ -136,7 +136,7 @@ pub fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', r"'\''"))
 }
 
-async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prompt, Failure> {
+pub(super) async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prompt, Failure> {
     let unreachable =
         |what: String| Failure::new(Class::Unreachable, what).help("nothing was changed; the next poll tries again");
     stage.enter("resolving the name");
@@ -160,13 +160,14 @@ async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prompt, Failure
 }
 
 /// Offers the algorithms of the keys that are pinned, so that the server shows one of those.
-fn preferred(pinned: Vec<Algorithm>) -> Preferred {
+pub(super) fn preferred(pinned: Vec<Algorithm>) -> Preferred {
     let all = || Preferred::default().key.iter().filter(|&a| !a.clone().is_rsa()).cloned().collect();
     let key: Vec<Algorithm> = if pinned.is_empty() { all() } else { pinned };
     Preferred { key: Cow::Owned(key), ..Preferred::default() }
 }
 
-fn private_key(path: &Path, text: &str) -> Result<PrivateKey, Failure> {
+/// A private key as it is written in a file.
+pub fn private_key(path: &Path, text: &str) -> Result<PrivateKey, Failure> {
     let path = path.display();
     let new_key = format!("make one for poller: ssh-keygen -t ed25519 -N '' -f {path}.new");
     let passphrase = || {
@@ -257,19 +258,10 @@ impl fmt::Display for SessionError {
 }
 
 impl SessionError {
-    fn into_failure(self, host: &str, port: u16) -> Failure {
+    pub(super) fn into_failure(self, host: &str, port: u16) -> Failure {
         let at = if port == 0 { host.to_owned() } else { format!("{host} port {port}") };
         match self {
-            SessionError::HostKey(e) => {
-                let text = e.to_string();
-                let mut lines = text.lines().map(str::to_owned);
-                let message = lines.next().unwrap_or_default();
-                Failure {
-                    class: Class::Protocol,
-                    message,
-                    help: lines.map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()).collect(),
-                }
-            }
+            SessionError::HostKey(e) => e.into(),
             SessionError::Ssh(russh::Error::Version) => {
                 Failure::new(Class::Protocol, format!("{at} does not speak SSH 2"))
                     .help("are host and port those of an SSH server?")
@@ -290,7 +282,7 @@ impl SessionError {
 
 /// A TCP stream that acknowledges at once. After authentication sshd sends two small packets, and
 /// Nagle's algorithm on its side holds the second until ours is acknowledged: 40 ms, half of a probe.
-struct Prompt(TcpStream);
+pub(super) struct Prompt(TcpStream);
 
 impl AsyncRead for Prompt {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

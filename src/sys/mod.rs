@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod beneath;
+pub mod fresh;
 pub mod libgit2;
 pub mod privdrop;
 pub mod proc;

@@ -67,17 +67,38 @@ pub fn check_program(path: &Path) -> Result<()> {
 /// Checks a folder in which only root or the caller may make files. A sticky one will do on the way to
 /// it, but not for itself: there others could be first with a name.
 pub fn check_folder(path: &Path) -> Result<()> {
-    let stat = fstat(walk(path)?)?;
-    if stat.st_mode & 0o002 != 0 || (stat.st_mode & 0o020 != 0 && stat.st_gid != 0) {
-        return Err(refused(format!(
+    match shared_by_others(&fstat(walk(path)?)?, path) {
+        Some(failure) => Err(failure.help("name a folder of poller's own in `[paths]`").into()),
+        None => Ok(()),
+    }
+}
+
+/// Opens a folder (O_PATH) in which only root or the caller may make files, to make one beneath it.
+pub fn open_folder(path: &Path) -> Result<OwnedFd> {
+    let folder = walk(path)?;
+    let stat = fstat(&folder)?;
+    if !is_kind(&stat, SFlag::S_IFDIR) {
+        return Err(std::io::Error::from(Errno::ENOTDIR)).with_context(|| path.display().to_string());
+    }
+    match shared_by_others(&stat, path) {
+        // A sticky one is meant to be everybody's.
+        Some(failure) if stat.st_mode & 0o1000 != 0 => {
+            Err(failure.help("choose a folder that is not everybody's").into())
+        }
+        Some(failure) => Err(failure.help(format!("chmod go-w {}", path.display())).into()),
+        None => Ok(folder),
+    }
+}
+
+fn shared_by_others(stat: &FileStat, path: &Path) -> Option<Failure> {
+    let writable = stat.st_mode & 0o002 != 0 || (stat.st_mode & 0o020 != 0 && stat.st_gid != 0);
+    writable.then(|| {
+        refused(format!(
             "others can make files in {} (mode {:04o}), so it is not trusted",
             path.display(),
             stat.st_mode & 0o7777
         ))
-        .help("name a folder of poller's own in `[paths]`")
-        .into());
-    }
-    Ok(())
+    })
 }
 
 /// Opens `path` (O_PATH) and judges it and everything on the way.

@@ -15,6 +15,7 @@ mod harness;
 mod health;
 mod hostile_tree;
 mod hosts;
+mod init;
 mod kill;
 mod layouts;
 mod mixed;

@@ -1,7 +1,8 @@
 //! Runs of the program under test: as cron would start it, in the background, and on a terminal.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -134,6 +135,11 @@ impl World {
 
     /// A run whose three streams are a terminal; what it showed is in `stderr`.
     pub fn poll_on_terminal(&self, args: &[&str]) -> Outcome {
+        self.poll_in_dialogue(args, &[])
+    }
+
+    /// The same with somebody who types: each answer once the question before it is on the screen.
+    pub fn poll_in_dialogue(&self, args: &[&str], dialogue: &[(&str, &str)]) -> Outcome {
         let pty = nix::pty::openpty(None, None).expect("a pseudo-terminal");
         let mut command = self.command(args);
         command.env("TERM", "xterm");
@@ -143,10 +149,18 @@ impl World {
         let mut child = command.spawn().unwrap();
         drop(command); // its ends of the terminal
         let mut screen = File::from(pty.master);
+        let mut dialogue: VecDeque<(String, String)> =
+            dialogue.iter().map(|(question, answer)| ((*question).to_owned(), format!("{answer}\n"))).collect();
         let reader = std::thread::spawn(move || {
-            let (mut shown, mut bytes) = (Vec::new(), [0; 4096]);
+            let (mut shown, mut bytes, mut answered) = (Vec::new(), [0; 4096], 0);
             while let Ok(n @ 1..) = screen.read(&mut bytes) {
                 shown.extend_from_slice(&bytes[..n]);
+                let asked = |question: &str| String::from_utf8_lossy(&shown[answered..]).contains(question);
+                if let Some((_, answer)) = dialogue.front().filter(|(question, _)| asked(question)).cloned() {
+                    answered = shown.len();
+                    dialogue.pop_front();
+                    screen.write_all(answer.as_bytes()).expect("typing");
+                }
             }
             String::from_utf8_lossy(&shown).into_owned()
         });
