@@ -15,6 +15,7 @@ use crate::outcome::{Class, Failure, Outcome};
 use crate::pipeline;
 use crate::processes::messages::{Past, ReaderReply, ReaderRequest, Tip};
 use crate::processes::supervisor;
+use crate::report::notify::Notifier;
 use crate::report::run::{self, Ended};
 use crate::report::terminal::print;
 use crate::report::{LAST_LINES, printable};
@@ -59,7 +60,8 @@ fn conclude(desk: &Desk, app: &App, ended: Ended, done: Option<&Goal>, began: In
         Ok(Outcome::Deployed { from, .. }) => from.as_ref().map(|f| f[..10].to_owned()),
         _ => None,
     };
-    let code = run::conclude(&desk.context, desk.config, vec![ended], began, common.json);
+    let notifier = Notifier::of_a_command(desk.config.notify.as_ref(), &desk.context);
+    let code = run::conclude(&desk.context, desk.config, vec![ended], began, notifier, common.json);
     if let Some(goal) = done.filter(|_| !common.json) {
         let (to, name) = (goal.good.commit.short(), &app.name);
         let from = from.unwrap_or_else(|| "nothing".to_owned());

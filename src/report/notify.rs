@@ -38,6 +38,8 @@ const MOST_LINES: usize = 100;
 /// Tells whom `[notify]` names. Belongs to one run.
 pub struct Notifier<'c> {
     notify: &'c Notify,
+    /// Of polls only: the switch behind it watches that these go on.
+    ping: Option<&'c str>,
     context: &'c Context,
     calls: Calls<'c>,
     began: Began,
@@ -84,8 +86,9 @@ impl<'c> Notifier<'c> {
     pub fn begin(notify: Option<&'c Notify>, context: &'c Context) -> Option<Notifier<'c>> {
         let notify = notify?;
         let calls = Calls::new(context.fetch_account.as_ref());
-        let mut notifier = Notifier { notify, context, calls, began: Began::Untold, url: Url::Heard };
-        if let Some(ping) = &notify.ping {
+        let ping = notify.ping.as_deref();
+        let mut notifier = Notifier { notify, ping, context, calls, began: Began::Untold, url: Url::Heard };
+        if let Some(ping) = ping {
             let call = post(&ping_url(ping, "/start", &context.run), "", String::new(), ATTEMPT);
             match notifier.calls.send(&call) {
                 Ok(()) => notifier.began = Began::Asked,
@@ -93,6 +96,12 @@ impl<'c> Notifier<'c> {
             }
         }
         Some(notifier)
+    }
+
+    /// For what a person asked for, which is no poll: news, but no ping.
+    pub fn of_a_command(notify: Option<&'c Notify>, context: &'c Context) -> Option<Notifier<'c>> {
+        let calls = Calls::new(context.fetch_account.as_ref());
+        Some(Notifier { notify: notify?, ping: None, context, calls, began: Began::Untold, url: Url::Heard })
     }
 
     pub fn on(&self) -> &'c [NotifyOn] {
@@ -103,7 +112,7 @@ impl<'c> Notifier<'c> {
     pub fn conclude(mut self, code: u8, report: impl FnOnce() -> String, news: Vec<News>) {
         let mut budget = Budget::new(&self.context.stop);
         let notify = self.notify;
-        if let Some(ping) = &notify.ping {
+        if let Some(ping) = self.ping {
             // First of all: whoever waits for it raises the alarm by itself.
             self.finish_ping(ping, code, report, &mut budget);
         }
