@@ -21,6 +21,7 @@ mod road;
 mod rotate;
 mod script;
 mod script_faults;
+mod sudoers;
 mod supervision;
 mod transport;
 mod trust;
