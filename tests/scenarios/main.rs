@@ -13,6 +13,7 @@ mod harness;
 mod hostile_tree;
 mod kill;
 mod layouts;
+mod metrics;
 mod mixed;
 mod network;
 mod output;
