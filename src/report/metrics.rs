@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use fs2::FileExt as _;
 
-mod place;
+pub mod place;
 #[cfg(test)]
 mod tests;
 
