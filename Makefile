@@ -16,7 +16,7 @@ NEXTEST_VERSION = 0.9.128
 DENY_VERSION    = 0.20.2
 
 DEMO_PACKAGES = git openssh-client openssh-server bsdutils
-TEST_PACKAGES = $(DEMO_PACKAGES) cron faketime logrotate mandoc procps psmisc shellcheck strace sudo systemd util-linux
+TEST_PACKAGES = $(DEMO_PACKAGES) cron faketime logrotate mandoc procps prometheus psmisc shellcheck strace sudo systemd util-linux
 
 SCRIPTS = .ci/run tools/demo.sh tools/packages.sh packaging/examples/django/deploy.sh
 PAGES   = docs/man/poller.8 docs/man/poller.toml.5
@@ -111,7 +111,8 @@ install:
 	@$(BUILT) completions zsh | install -m 0644 /dev/stdin $(ZSH)/_poller
 	@$(BUILT) completions fish | install -m 0644 /dev/stdin $(SHARE)/fish/vendor_completions.d/poller.fish
 	@install -m 0644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT docs/architecture.md $(SHARE)/doc/poller/
-	@cp -R --no-preserve=ownership packaging/examples/django packaging/sudoers $(SHARE)/doc/poller/examples/
+	@cp -R --no-preserve=ownership packaging/examples/django packaging/sudoers packaging/prometheus packaging/grafana \
+	    $(SHARE)/doc/poller/examples/
 	@$(if $(DESTDIR),:,$(USERS))
 	@echo "installed; nothing is enabled yet. Next: poller init NAME URL"
 

@@ -5,6 +5,7 @@
 //! A test that lacks its program, or root, says so and passes; with `CI=true` in the
 //! environment it fails instead, so that nothing goes unchecked unnoticed.
 
+use std::collections::HashSet;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -13,6 +14,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
 
 // --- cron ---------------------------------------------------------------------------
 
@@ -271,27 +274,82 @@ fn the_sudoers_sample_allows_one_exact_command_and_nothing_like_it() {
     let name = path.file_name().unwrap().to_str().unwrap();
     assert!(!name.contains('.') && !name.ends_with('~'), "sudo passes over {name}");
 
-    let rules: String = read("packaging/sudoers/poller-todo")
-        .lines()
-        .filter(|line| !is_comment(line))
-        .collect::<Vec<_>>()
-        .join("\n")
-        .replace("\\\n", " ");
-    assert!(!rules.contains(['*', '?', '[', '!']), "a wildcard matches more than it seems to");
-    let commands: Vec<_> = rules
-        .lines()
-        .find_map(|line| line.strip_prefix("Cmnd_Alias POLLER_TODO = "))
-        .expect("the commands have a name")
-        .split(',')
-        .map(|command| command.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect();
-    let expected = ["/usr/bin/systemctl restart todo_gunicorn.service", "/bin/systemctl restart todo_gunicorn.service"];
-    assert_eq!(commands, expected);
-    assert!(rules.lines().any(|line| line == "gunicorn ALL = (root) NOPASSWD: POLLER_TODO"));
+    let text = read("packaging/sudoers/poller-todo");
+    let rules: Vec<_> = text.lines().filter(|line| !is_comment(line)).collect();
+    assert_eq!(rules, ["gunicorn ALL = (root) NOPASSWD: /usr/bin/systemctl restart todo_gunicorn.service"]);
 
     // The same letters in the app that goes with it.
     let app = read("packaging/examples/django/todo.toml");
     assert!(app.contains("restart = [\"todo_gunicorn.service\"]"));
+}
+
+// --- Prometheus and Grafana ---------------------------------------------------------
+
+#[test]
+fn promtool_accepts_the_alert_rules_and_they_fire_when_they_should() {
+    let Some(promtool) = tool("promtool") else { return };
+    for (what, file) in [("check", "poller.rules.yml"), ("test", "poller.rules.test.yml")] {
+        let file = shipped(&format!("packaging/prometheus/{file}"));
+        let output = Command::new(&promtool).args([what, "rules"]).arg(file).output().unwrap();
+        assert!(output.status.success(), "{}", both(&output));
+    }
+    let (rules, tests) =
+        (read("packaging/prometheus/poller.rules.yml"), read("packaging/prometheus/poller.rules.test.yml"));
+    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert_eq!(alerts.len(), 6);
+    for alert in alerts {
+        assert!(tests.matches(&format!("alertname: {alert}\n")).count() >= 2, "{alert} fires, and does not");
+    }
+}
+
+#[test]
+fn each_alert_says_what_to_run() {
+    let rules = read("packaging/prometheus/poller.rules.yml");
+    let alerts: Vec<_> = rules.split("- alert: ").skip(1).collect();
+    for alert in alerts {
+        for part in ["severity: ", "summary: ", "description: ", "`poller "] {
+            assert!(alert.contains(part), "{part} is missing: {alert}");
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_is_json_that_asks_whatever_prometheus_is_chosen() {
+    let text = read("packaging/grafana/poller.json");
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    assert!(variables.iter().any(|v| v["name"] == "datasource" && v["type"] == "datasource"));
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut taken = HashSet::new();
+    let mut ids = HashSet::new();
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "an id twice");
+        let places = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
+        for (x, y) in (0..places[2]).flat_map(|x| (0..places[3]).map(move |y| (x, y))) {
+            assert!(places[0] + x < 24 && taken.insert((places[0] + x, places[1] + y)), "panels overlap: {panel}");
+        }
+        for asks in panel["targets"].as_array().unwrap().iter().chain([panel]) {
+            assert_eq!(asks["datasource"]["uid"], "${datasource}", "a data source of one installation: {asks}");
+        }
+    }
+}
+
+#[test]
+fn promtool_understands_every_question_of_the_dashboard() {
+    let Some(promtool) = tool("promtool") else { return };
+    let dashboard: Value = serde_json::from_str(&read("packaging/grafana/poller.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let asked = panels.flat_map(|panel| panel["targets"].as_array().unwrap()).map(|t| t["expr"].as_str().unwrap());
+    let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
+    for (n, expr) in asked.enumerate() {
+        let expr = expr.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$app", ".*");
+        assert!(!expr.contains('$'), "a variable that Grafana does not know: {expr}");
+        rules += &format!("  - record: question:{n}\n    expr: {}\n", Value::from(expr));
+    }
+    let world = Scratch::new();
+    let file = world.file("rules.yml", &rules, 0o644);
+    let output = Command::new(promtool).args(["check", "rules"]).arg(file).output().unwrap();
+    assert!(output.status.success(), "{}", both(&output));
 }
 
 // --- known hosts --------------------------------------------------------------------

@@ -33,7 +33,9 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install --quiet --quiet --yes --no-install-recommends "${missing[@]}" </dev/null >/dev/null
-# Nor at the next boot.
-if [[ " ${missing[*]} " == *" openssh-server "* ]] && command -v systemctl >/dev/null; then
-    systemctl --quiet disable ssh.service 2>/dev/null || true
-fi
+# Nor at the next boot. Of prometheus it is promtool that is wanted.
+for installed in openssh-server:ssh prometheus:prometheus; do
+    if [[ " ${missing[*]} " == *" ${installed%:*} "* ]] && command -v systemctl >/dev/null; then
+        systemctl --quiet disable "${installed#*:}.service" 2>/dev/null || true
+    fi
+done

@@ -15,6 +15,7 @@ use crate::outcome::{Class, Failure, Outcome};
 use crate::pipeline;
 use crate::processes::messages::{Past, ReaderReply, ReaderRequest, Tip};
 use crate::processes::supervisor;
+use crate::report::metrics::Occasion;
 use crate::report::notify::Notifier;
 use crate::report::run::{self, Ended};
 use crate::report::terminal::print;
@@ -47,6 +48,7 @@ pub fn run(common: &Common, app: &str, commit: Option<&str>, reason: Option<&str
             state: trail.state.take().or(Some(state)),
             deploy: trail.ms.contains_key("stage").then(|| trail.ms.values().sum()),
             milliseconds: began.elapsed().as_millis() as u64,
+            occasion: Occasion::Command,
             ..Ended::early(app.name.as_str().to_owned(), Some(app), Failure::new(Class::Bug, "nothing happened"))
         };
         Ok(conclude(&desk, app, Ended { lock: Some(lock), ..ended }, done.then_some(&goal), began, common))

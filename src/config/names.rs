@@ -154,6 +154,34 @@ impl Text for SudoCommand {
                 Fault::new("arguments that begin with `^` are a pattern to sudo").help("list each command exactly")
             );
         }
+        check_words(command)?;
         Ok(SudoCommand(command.to_owned()))
     }
+}
+
+/// It is split as every command is; sudo compares the words, and some cannot be told to it.
+fn check_words(command: &str) -> Result<(), Fault> {
+    let Some(words) = shlex::split(command) else {
+        return Err(Fault::new("a quote in the command is not closed, or it ends with a backslash"));
+    };
+    let exactly = |why: String| Err(Fault::new(why).help("put it into a script of root's, and list that"));
+    // As for a shell, a `#` before a word begins a comment, and what stands behind it would be lost.
+    if shlex::split(&format!("{command} end")).is_none_or(|longer| longer.len() == words.len()) {
+        return Err(Fault::new("`#` begins a comment").help("put it in quotes, or leave it out"));
+    }
+    let program = words.first().map_or("", String::as_str);
+    if let Some(c) = program.chars().find(|c| matches!(c, '!' | '^' | '\\' | ']')) {
+        return exactly(format!("sudo takes no `{c}` in the name of a program"));
+    }
+    if program.ends_with('/') {
+        return exactly(format!("`{program}` is a folder, which would allow all programs in it"));
+    }
+    if program.ends_with("/sudoedit") {
+        return exactly("sudo takes no path to `sudoedit`".to_owned());
+    }
+    let odd = words[1..].iter().any(|word| word.is_empty() || word == "\"\"");
+    if odd || words.last().is_some_and(|word| word.ends_with(' ')) {
+        return exactly("sudo cannot be told of an empty argument, of `\"\"`, or of a blank at the end".to_owned());
+    }
+    Ok(())
 }

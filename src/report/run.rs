@@ -1,5 +1,6 @@
 //! How a run went, told to everybody: standard error, log, metrics, JSON, and the exit code.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -7,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::memory::{self, News, Say};
-use super::metrics::{self, Sample};
+use super::metrics::{self, Occasion, Sample};
 use super::news;
 use super::notify::Notifier;
 use super::terminal::Console;
@@ -26,6 +27,7 @@ const LONGEST_WHY: usize = 600;
 /// How one app ended.
 pub struct Ended<'c> {
     pub name: String,
+    pub occasion: Occasion,
     /// None where its file is broken.
     pub app: Option<&'c App>,
     pub result: Result<Outcome, Failure>,
@@ -44,6 +46,7 @@ impl<'c> Ended<'c> {
     pub fn early(name: String, app: Option<&'c App>, failure: Failure) -> Ended<'c> {
         Ended {
             name,
+            occasion: Occasion::Poll,
             app,
             result: Err(failure),
             last: Vec::new(),
@@ -70,8 +73,14 @@ impl<'c> Ended<'c> {
             Err(f) if matches!(f.class, Class::Unreachable | Class::Protocol) => Some("unreachable"),
             _ => {
                 let policy = Policy::of(self.app?, Force::No, 0);
-                let tip = self.tip.as_ref().map(|t| &t.commit);
-                self.state.as_ref().map(|s| state_word(s, tip, &policy, now))
+                let state = self.state.as_ref()?;
+                let asked = self.tip.as_ref().map(|t| &t.commit);
+                let tip = match self.occasion {
+                    Occasion::Poll => asked,
+                    // No server was asked. What is deployed is as it should be, unless the journal says more.
+                    Occasion::Command => Some(asked.or(state.deployed.as_ref().map(|d| &d.commit))?),
+                };
+                Some(state_word(state, tip, &policy, now))
             }
         }
     }
@@ -121,8 +130,13 @@ pub fn conclude(
     }
     if let Some(metrics) = &config.metrics {
         let samples: Vec<Sample> = all.iter().filter(|e| !e.is_busy()).map(|e| sample(e, now)).collect();
-        if let Err(e) = metrics::update(&metrics.textfile, &samples, now.as_second() as f64) {
-            event!(WARN, "report.failed", stage = "report", error = format!("{e:#}"); "the metrics could not be written");
+        let lock = config.paths.run.join("@metrics.lock");
+        let updated = metrics::update(&metrics.textfile, &lock, &samples, &names_here(config), now.as_second() as f64);
+        if let Err(e) = updated {
+            let failure = Failure::of(e);
+            event!(WARN, "report.failed", stage = "report", error = failure.message.as_str(); "the metrics could not be written; {}", failure.help.join("; "));
+            context.console.note(&format!("! the metrics could not be written: {}", failure.message));
+            failure.help.iter().for_each(|line| context.console.note(&format!("    {line}")));
         }
     }
     let code = exit_code(all.iter().map(Ended::code));
@@ -150,6 +164,12 @@ pub fn conclude(
         super::terminal::print(&format!("{:#}\n", as_json(context, &all, code)));
     }
     code
+}
+
+/// The apps that this host has metrics of. One that moved to other hosts would seem to be missed here.
+fn names_here(config: &Config) -> BTreeSet<String> {
+    let apps = config.apps.iter().filter(|app| app.source.applies_to(&config.host.name));
+    apps.map(|app| app.name.as_str().to_owned()).chain(config.broken.iter().map(|b| b.name.clone())).collect()
 }
 
 /// Reports a failure, its end, or nothing; remembers it in the app's lock file. What `on` asks for is put
@@ -252,16 +272,19 @@ fn mail(context: &Context, ended: &Ended, failure: &Failure, since: &str) {
 
 fn sample(ended: &Ended, now: Timestamp) -> Sample {
     let state = ended.state.as_ref();
+    let asked = ended.occasion == Occasion::Poll && ended.state.is_some();
+    let cut_off = matches!(&ended.result, Err(f) if matches!(f.class, Class::Unreachable | Class::Protocol));
     Sample {
         app: ended.name.clone(),
+        occasion: ended.occasion,
         commit: state.and_then(|s| s.deployed.as_ref()).map(|d| d.commit.to_string()),
         reference: ended.tip.as_ref().map(|t| t.reference.clone()),
         state: ended.state_word(now),
         outcome: ended.outcome(),
         polled: ended.tip.is_some(),
         deploy: ended.deploy.map(|ms| (ended.outcome(), ms as f64 / 1000.0)),
-        git_operations: u64::from(ended.state.is_some()),
-        git_errors: u64::from(ended.state.is_some() && ended.tip.is_none()),
+        git_operations: u64::from(asked),
+        git_errors: u64::from(asked && (ended.tip.is_none() || cut_off)),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Lock: one kernel lock an app. The file's content names its holder for people, and the script for
 //! whoever comes after a killed run; only the kernel lock counts, and it goes with its process.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -97,10 +97,14 @@ pub fn take(path: &Path, run: &str, now: Timestamp) -> Result<Asked> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
+        // A lock can be held by whoever may open the file, for reading too: nobody else may.
+        .mode(0o600)
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(path)
         .with_context(|| format!("the lock {}", path.display()))?;
+    if file.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
+        file.set_permissions(Permissions::from_mode(0o600)).with_context(|| format!("the lock {}", path.display()))?;
+    }
     let locked = file.try_lock_exclusive();
     let before = read(&file);
     match locked {

@@ -193,6 +193,7 @@ fn a_failing_commit_is_reported_at_its_first_and_its_last_attempt_and_never_call
     world.push(&[("deploy.sh", world.script("exit 3"))], "bad");
     world.poll(&[]).expect(1).says("attempt 1 of 3");
     world.poll(&[]).expect(1).silent();
+    world.poll(&[]).expect(0).silent();
     world.poll(&[]).expect(1).says("attempt 3 of 3");
     world.poll(&[]).expect(0).silent();
     assert!(world.events("poll.recovered").is_empty(), "it waits, it is not well");

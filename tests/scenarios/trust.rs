@@ -229,3 +229,18 @@ fn a_pipe_in_the_metrics_files_place_hangs_nothing_and_a_file_is_written() {
     world.poll(&[]).expect(0).silent().within(crate::support::seconds(20));
     assert_eq!(world.events("report.failed").len(), 1);
 }
+
+#[test]
+fn nobody_else_can_hold_a_lock_and_stop_the_polls() {
+    needs_root!();
+    needs_program!("flock");
+    let world = World::new("lock mode");
+    world.deployed();
+    let lock = world.run_dir().join("site.lock");
+    // As an earlier version left it.
+    crate::support::set_mode(&lock, 0o644);
+    world.poll(&[]).expect(0);
+    let hold = ["-u", &world.deployer.name, "--", "flock", "-n", lock.to_str().unwrap(), "true"];
+    let held = std::process::Command::new("runuser").args(hold).output().unwrap();
+    assert!(!held.status.success(), "{held:?}");
+}

@@ -33,5 +33,6 @@ fi
 #
 #     sudo -n /usr/bin/systemctl restart todo_gunicorn.service
 #
-# with that line in `deploy.sudo` and packaging/sudoers/poller-todo in
-# /etc/sudoers.d. -n: fail rather than wait for a password that nobody types.
+# with `/usr/bin/systemctl restart todo_gunicorn.service` in `deploy.sudo`, and what
+# `poller sudoers todo` prints in /etc/sudoers.d. -n: fail rather than wait for a
+# password that nobody types.

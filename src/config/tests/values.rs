@@ -187,5 +187,13 @@ fn environment_and_sudo() {
         ("/bin/x\n/bin/sh", "one line"),
         ("/usr/bin/", "folder"),
         ("/bin/x ^.+$", "pattern to sudo"),
+        ("/bin/x 'a", "not closed"),
+        ("/bin/x a #b", "begins a comment"),
+        ("/bin/a!b", "name of a program"),
+        ("/opt/my\\ apps/ x", "folder"),
+        ("/usr/bin/sudoedit /etc/x", "sudoedit"),
+        ("/bin/x ''", "empty argument"),
+        ("/bin/x 'a '", "blank at the end"),
     ]);
+    taken::<SudoCommand>(&["/bin/x 'a #b'", "/bin/x a#b", "/opt/my\\ app/x y", "/bin/x \"a  b\" c!"]);
 }
