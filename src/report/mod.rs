@@ -4,6 +4,7 @@
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod page;
 pub mod run;
 pub mod terminal;
 
