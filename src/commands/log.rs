@@ -1,4 +1,7 @@
 //! `poller log`: what the commands of a run said, and with `--follow` what they are saying.
+//!
+//! Signals are left as they are: ^C ends a watch as it ends `tail -f`, with 130 in a shell, and the deploy
+//! goes on.
 
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
@@ -33,8 +36,18 @@ pub fn run(common: &Common, name: &str, run: Option<&str>, mode: Mode) -> u8 {
         let config = admitted(common, &format!("log {}", printable(name)))?;
         let app = find(&config, name)?;
         let desk = Desk { common, config: &config, app, console };
-        let beginning = run.map(str::to_ascii_lowercase).unwrap_or_default();
-        if let Some(holder) = holder(&config, app).filter(|holder| holder.run.starts_with(&beginning)) {
+        let holder = holder(&config, app);
+        let (named, live) = match run.map(str::to_ascii_lowercase) {
+            None => (None, holder),
+            // Named whole, one that has yet to begin its deploy can be waited for.
+            Some(id) if holder.as_ref().is_some_and(|holder| holder.run == id) => (Some(id), holder),
+            Some(beginning) => {
+                let id = desk.output(Some(beginning))?.0.run.id;
+                let live = holder.filter(|holder| holder.run == id);
+                (Some(id), live)
+            }
+        };
+        if let Some(holder) = live {
             let told = match mode {
                 Mode::Follow => desk.follow(&holder)?,
                 Mode::Show => desk.show_so_far(&holder)?,
@@ -43,14 +56,11 @@ pub fn run(common: &Common, name: &str, run: Option<&str>, mode: Mode) -> u8 {
                 return Ok(code);
             }
         }
-        let (past, output) = desk.output(run.map(str::to_owned))?;
+        let (past, output) = desk.output(named)?;
         desk.show(&past.run, &output);
         if mode == Mode::Follow {
-            console.say(&format!(
-                "no deploy of {} is going on; this was the run of {}",
-                app.name,
-                time(past.run.started)
-            ));
+            let at = time(past.run.started);
+            console.say(&format!("no deploy of {} is going on; this was the run of {at}", app.name));
         }
         Ok(0)
     })

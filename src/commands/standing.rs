@@ -133,8 +133,8 @@ impl Sight<'_> {
             Decision::Unchanged => format!("nothing new: {short} changes nothing that `[source] paths` names"),
             Decision::Skip(frozen @ Skip::Frozen(_)) => frozen.to_string(),
             Decision::Skip(Skip::Broken { failed, retries }) => format!(
-                "broken: {} of {retries} attempts at {short} failed ({}); it waits for another commit; \
-                 what it said: poller log {app}; once more: poller retry {app}",
+                "{} of {retries} attempts at {short} failed ({}); it waits for another commit; \
+                 to see more: poller log {app}; to try again: poller retry {app}",
                 failed.attempts,
                 first_line(&failed.reason)
             ),
@@ -305,7 +305,7 @@ mod tests {
                 None,
                 None,
                 "broken",
-                "not polled since the boot; broken: 3 of 3 attempts at bbbbbbbbbb failed (exit 1)",
+                "not polled since the boot; 3 of 3 attempts at bbbbbbbbbb failed (exit 1)",
                 None,
             ),
             (

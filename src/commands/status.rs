@@ -127,8 +127,13 @@ fn as_text(rows: &[Row], page: &Page) -> String {
         };
         let [app, state, rest @ ..] = cells;
         text.push_str(&format!("{app}{}{}\n", page.paint(tone(row.standing.word), state), rest.concat()));
-        text.push_str(&page.below(&row.standing.why));
-        row.error.iter().flat_map(|e| &e.help).for_each(|help| text.push_str(&page.below(&printable(help))));
+        // Of what is well, a glance is enough.
+        let faint = if row.standing.word == "ok" { Tone::Faint } else { Tone::Plain };
+        text.push_str(&page.below(faint, &row.standing.why));
+        row.error
+            .iter()
+            .flat_map(|e| &e.help)
+            .for_each(|help| text.push_str(&page.below(Tone::Plain, &printable(help))));
     }
     text
 }

@@ -74,8 +74,8 @@ pub enum ReaderRequest {
     Journals(Vec<(String, PathBuf)>),
     /// The newest runs of an app, newest first: at most so many, and fewer where they fill a message.
     History { app: String, repository: PathBuf, limit: usize },
-    /// What the commands of a run said: of the run whose id begins so, or of the newest that said anything.
-    /// A run that is not there, or not the only one, is the caller's mistake.
+    /// What the commands of a run said: of the run whose id begins so, or of the newest that said anything,
+    /// if one did. A run that is not there, or not the only one, is the caller's mistake.
     Output { app: String, repository: PathBuf, run: Option<String> },
 }
 

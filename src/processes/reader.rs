@@ -53,25 +53,23 @@ fn weight(run: &Run) -> usize {
     1000 + text(&run.error) + text(&run.reason) + run.ms.len() * 20
 }
 
+/// The newest run that said anything; where none did, the newest.
 fn newest_output(app: &str, repository: &Path) -> Result<ReaderReply> {
-    let (mut found, mut runs) = (None, 0);
+    let (mut found, mut newest) = (None, None);
     journal::history(repository, app, |told| {
-        runs += 1;
         if let Some(output) = told.output().transpose() {
             found = Some((past(told), output));
+        } else if newest.is_none() {
+            newest = Some((past(told), Ok(Vec::new())));
         }
         found.is_none()
     })?;
-    let Some((past, output)) = found else {
-        let failure = match runs {
-            0 => Failure::new(Class::Usage, format!("{app} was never deployed, so nothing was said yet"))
-                .help(format!("what keeps it: poller status {app}")),
-            _ => Failure::new(Class::Usage, format!("no run of {app} said anything yet"))
-                .help(format!("its runs: poller history {app}")),
-        };
-        return Err(failure.into());
-    };
-    Ok(ReaderReply::Output { past, output: output? })
+    match found.or(newest) {
+        Some((past, output)) => Ok(ReaderReply::Output { past, output: output? }),
+        None => Err(Failure::new(Class::Usage, format!("{app} was never deployed, so nothing was said yet"))
+            .help(format!("what keeps it: poller status {app}"))
+            .into()),
+    }
 }
 
 fn output_of(app: &str, repository: &Path, beginning: &str) -> Result<ReaderReply> {

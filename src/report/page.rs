@@ -33,7 +33,7 @@ impl Page {
     }
 
     /// A sentence below a row: indented, and broken between words.
-    pub fn below(&self, text: &str) -> String {
+    pub fn below(&self, tone: Tone, text: &str) -> String {
         let room = self.width.map_or(usize::MAX, |width| width - INDENT.len());
         let (mut lines, mut line) = (Vec::new(), String::new());
         for word in text.split(' ') {
@@ -46,7 +46,7 @@ impl Page {
             line.push_str(word);
         }
         lines.push(line);
-        lines.iter().map(|line| format!("{INDENT}{line}\n")).collect()
+        lines.iter().map(|line| format!("{INDENT}{}\n", self.paint(tone, line))).collect()
     }
 
     /// One line below a row, cut where the terminal ends.
@@ -82,12 +82,12 @@ mod tests {
     #[test]
     fn sentences_are_broken_between_words_and_lines_are_cut() {
         let page = Page { colour: false, width: Some(14) };
-        assert_eq!(page.below("one two three four"), "  one two\n  three four\n");
-        assert_eq!(page.below("grüßegrüßegrüße x"), "  grüßegrüßegrüße\n  x\n");
+        assert_eq!(page.below(Tone::Faint, "one two three four"), "  one two\n  three four\n");
+        assert_eq!(page.below(Tone::Faint, "grüßegrüßegrüße x"), "  grüßegrüßegrüße\n  x\n");
         assert_eq!(page.cut_below("one two three four"), "  one two thr…\n");
         assert_eq!(page.cut_below("one two thre"), "  one two thre\n");
         let pipe = Page { width: None, ..page };
-        assert_eq!(pipe.below("one two three four"), "  one two three four\n");
+        assert_eq!(pipe.below(Tone::Faint, "one two three four"), "  one two three four\n");
         assert_eq!(pipe.cut_below("one two three four"), "  one two three four\n");
     }
 
