@@ -77,7 +77,7 @@ struct Desk<'a> {
 impl Desk<'_> {
     fn output(&self, run: Option<String>) -> Result<(Past, Vec<u8>)> {
         match ask(self.config, self.app, |app, repository| ReaderRequest::Output { app, repository, run })? {
-            ReaderReply::Output { past, output } => Ok((past, output)),
+            ReaderReply::Output { past, output } => Ok((*past, output)),
             _ => bail!("the reader answered another question"),
         }
     }

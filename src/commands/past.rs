@@ -27,7 +27,7 @@ pub fn app<'c>(config: &'c Config, name: &str) -> Result<&'c App> {
         let failure = Failure::of(e);
         let help = match failure.class {
             Class::Config => "its journal is found by the URL in that file: mend it first".to_owned(),
-            Class::Usage => format!(
+            Class::Usage if !failure.help.iter().any(|line| line.starts_with("did you mean")) => format!(
                 "of an app whose file is gone, the journal is still in {}; to see it, put the file back",
                 config.paths.state.display()
             ),

@@ -245,12 +245,15 @@ mod tests {
         Some(Content { pid: 42, run: run.into(), stage: "deploy".into(), ..Content::default() })
     }
 
+    /// State, newest poll, holder; word, beginning of the sentence, next attempt.
+    type Case = (State, Option<Polled>, Option<Content>, &'static str, &'static str, Option<u32>);
+
     #[test]
     fn each_state_has_its_word_its_sentence_and_its_next_attempt() {
         let well = |tip| polled("unchanged", "ok", Some(tip), "nothing new");
         let away = || polled("unreachable", "unreachable", None, "no route to host");
         let full = || polled("io", "pending", Some('b'), "the disk is full");
-        let rows: Vec<(State, Option<Polled>, Option<Content>, &str, &str, Option<u32>)> = vec![
+        let rows: Vec<Case> = vec![
             (State::default(), None, None, "new", "never polled, never deployed", None),
             (State::default(), well('b'), None, "new", "never deployed; bbbbbbbbbb is due with the next poll", Some(1)),
             (State::default(), away(), None, "unreachable", "the last poll failed: no route to host", None),

@@ -85,7 +85,7 @@ pub enum ReaderReply {
     Journals(Vec<Result<Journal, Failure>>),
     History(Vec<Past>),
     Output {
-        past: Past,
+        past: Box<Past>,
         output: Vec<u8>,
     },
 }

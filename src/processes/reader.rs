@@ -65,7 +65,7 @@ fn newest_output(app: &str, repository: &Path) -> Result<ReaderReply> {
         found.is_none()
     })?;
     match found.or(newest) {
-        Some((past, output)) => Ok(ReaderReply::Output { past, output: output? }),
+        Some((past, output)) => Ok(ReaderReply::Output { past: Box::new(past), output: output? }),
         None => Err(Failure::new(Class::Usage, format!("{app} was never deployed, so nothing was said yet"))
             .help(format!("what keeps it: poller status {app}"))
             .into()),
@@ -94,7 +94,7 @@ fn output_of(app: &str, repository: &Path, beginning: &str) -> Result<ReaderRepl
     let shown = printable(&beginning);
     match found {
         Some((past, output)) if like_it.len() == 1 => {
-            Ok(ReaderReply::Output { past, output: output?.unwrap_or_default() })
+            Ok(ReaderReply::Output { past: Box::new(past), output: output?.unwrap_or_default() })
         }
         Some(_) => {
             let failure =
