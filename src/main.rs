@@ -63,7 +63,10 @@ fn obey(cli: &Cli) -> u8 {
         Some(Command::Sudoers { apps }) => commands::sudoers::run(common, apps),
         Some(Command::Status { apps }) => commands::status::run(common, apps),
         Some(Command::History { app, lines }) => commands::history::run(common, app, *lines),
-        Some(Command::Log { app, run, follow }) => commands::log::run(common, app, run.as_deref(), *follow),
+        Some(Command::Log { app, run, follow }) => {
+            let mode = if *follow { commands::log::Mode::Follow } else { commands::log::Mode::Show };
+            commands::log::run(common, app, run.as_deref(), mode)
+        }
         Some(Command::Freeze { app, reason, time }) => commands::freeze::freeze(common, app, reason, *time),
         Some(Command::Unfreeze { app }) => commands::freeze::unfreeze(common, app),
         Some(Command::Rollback { app, commit, reason }) => {

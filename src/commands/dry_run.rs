@@ -244,7 +244,7 @@ fn plan(view: &View) -> Vec<String> {
     steps
 }
 
-fn age(time: i64) -> String {
+pub(super) fn age(time: i64) -> String {
     let seconds = Timestamp::now().as_second().saturating_sub(time);
     match seconds {
         ..0 => "in the future".to_owned(),

@@ -1,5 +1,6 @@
 //! Walking back through an app's journal.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -18,10 +19,11 @@ pub struct Told<'r> {
 
 impl Told<'_> {
     /// What its commands said. None when they said nothing.
-    pub fn output(&self) -> Option<Vec<u8>> {
-        let tree = self.repo.find_tree(self.tree).ok()?;
-        let blob = self.repo.find_blob(tree.get_name("output.log")?.id()).ok()?;
-        Some(blob.content().to_vec())
+    pub fn output(&self) -> Result<Option<Vec<u8>>> {
+        let tree = self.repo.find_tree(self.tree)?;
+        let Some(entry) = tree.get_name("output.log") else { return Ok(None) };
+        let blob = self.repo.find_blob(entry.id()).context("output.log")?;
+        Ok(Some(blob.content().to_vec()))
     }
 }
 
@@ -37,19 +39,20 @@ pub fn history(repository: &Path, app: &str, mut see: impl FnMut(Told) -> bool) 
             Err(e) if e.code() == ErrorCode::NotFound => None,
             Err(e) => return Err(e.into()),
         };
-        let mut newer: Option<String> = None;
+        let mut told: HashSet<String> = HashSet::new();
         while let Some(entry) = next {
             let tree = entry.tree()?;
             let run: Run = toml::from_str(&file(&repo, &tree, "run.toml")?).context("run.toml")?;
             let state: State = toml::from_str(&file(&repo, &tree, "state.toml")?).context("state.toml")?;
-            // The entry at the end of a run stands right after the one at its begin.
-            let is_told = run.outcome == Ending::Started && newer.as_ref() == Some(&run.id);
-            newer = Some(run.id.clone());
+            // A run that ended is told by its end. Another's entry may stand between that and its begin: a
+            // run that was killed is ended by the next one, and somebody may have frozen the app meanwhile.
+            let is_told = run.outcome == Ending::Started && told.contains(&run.id);
+            told.insert(run.id.clone());
             if !is_told && !see(Told { run, state, repo: &repo, tree: tree.id() }) {
                 return Ok(());
             }
             // The first parent is always an entry; the first entry has none.
-            next = entry.parent(0).ok();
+            next = if entry.parent_count() > 0 { Some(entry.parent(0)?) } else { None };
         }
         Ok(())
     };

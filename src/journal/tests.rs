@@ -102,6 +102,58 @@ fn a_journal_that_cannot_be_read_is_an_error_and_not_new() {
     assert!(failure.help.iter().any(|line| line.contains("fsck")), "{failure:?}");
 }
 
+/// Appends an entry about a run and returns it.
+fn run(repo: &Repository, expected: Option<Commit>, to: &Commit, id: &str, outcome: Ending) -> Commit {
+    let mut entry = entry(expected, to);
+    entry.run = Run { id: id.into(), outcome, ..entry.run };
+    append(repo, "todo", &entry).unwrap()
+}
+
+fn told(path: &Path, limit: usize) -> Result<Vec<(String, Ending)>> {
+    let mut all = Vec::new();
+    history(path, "todo", |told| {
+        all.push((told.run.id.clone(), told.run.outcome));
+        all.len() < limit
+    })?;
+    Ok(all)
+}
+
+#[test]
+fn a_run_is_told_once_by_its_end_whatever_came_in_between() {
+    let scratch = Scratch::new("told");
+    let repo = open_or_create(&scratch.0).unwrap();
+    let to = source(&repo, "one");
+    let mut head = None;
+    for (id, outcome) in [
+        ("1", Ending::Started),
+        ("1", Ending::Deployed),
+        ("2", Ending::Started),
+        ("3", Ending::Done),
+        ("2", Ending::Interrupted),
+        ("4", Ending::Started),
+    ] {
+        head = Some(run(&repo, head, &to, id, outcome));
+    }
+    let expected = [("4", Ending::Started), ("2", Ending::Interrupted), ("3", Ending::Done), ("1", Ending::Deployed)];
+    assert_eq!(told(&scratch.0, 9).unwrap(), expected.map(|(id, outcome)| (id.to_owned(), outcome)));
+    assert!(told(&scratch.0.join("nowhere"), 9).unwrap().is_empty());
+}
+
+#[test]
+fn no_more_entries_are_read_than_are_asked_for_and_a_lost_one_is_no_end() {
+    let scratch = Scratch::new("lost");
+    let repo = open_or_create(&scratch.0).unwrap();
+    let to = source(&repo, "one");
+    let first = run(&repo, None, &to, "1", Ending::Deployed);
+    let second = run(&repo, Some(first.clone()), &to, "2", Ending::Deployed);
+    run(&repo, Some(second), &to, "3", Ending::Deployed);
+    let (folder, name) = first.as_str().split_at(2);
+    std::fs::remove_file(scratch.0.join("objects").join(folder).join(name)).unwrap();
+    assert_eq!(told(&scratch.0, 2).unwrap().len(), 2);
+    let failure = Failure::of(told(&scratch.0, 3).unwrap_err());
+    assert_eq!(failure.class, Class::Io, "{failure:?}");
+}
+
 #[test]
 fn repositories_are_told_apart_by_url_and_identity() {
     let path = |url, identity: Option<&str>| repository_path(Path::new("/s"), url, identity.map(Path::new)).unwrap();

@@ -83,9 +83,10 @@ pub struct ProbeApp {
 pub enum ReaderRequest {
     /// Where apps stand, as (app, repository).
     Journals(Vec<(String, PathBuf)>),
-    /// The newest runs of an app, newest first.
+    /// The newest runs of an app, newest first: at most so many, and fewer where they fill a message.
     History { app: String, repository: PathBuf, limit: usize },
-    /// What the commands of a run said: of the run whose id begins so, or of the newest that said anything.
+    /// What the commands of a run said: of the run whose id begins so, or of the newest that said anything,
+    /// if one did. A run that is not there, or not the only one, is the caller's mistake.
     Output { app: String, repository: PathBuf, run: Option<String> },
 }
 
@@ -95,7 +96,7 @@ pub enum ReaderReply {
     Journals(Vec<Result<Journal, Failure>>),
     History(Vec<Past>),
     Output {
-        past: Past,
+        past: Box<Past>,
         output: Vec<u8>,
     },
 }

@@ -1,12 +1,22 @@
 //! The reader: tells commands what journals say, as the fetch user. It asks no server.
 
-use anyhow::{Result, bail};
+use std::path::Path;
+
+use anyhow::Result;
 
 use super::messages::{Past, ReaderReply, ReaderRequest};
 use super::wire;
+use crate::journal::state::Run;
 use crate::journal::{self, Told};
 use crate::outcome::{Class, Failure};
 use crate::report::printable;
+
+/// How much of a history fits into one message, with room to spare for how JSON writes it.
+const FILLED: usize = 4 << 20;
+/// How many runs a mistaken id is answered with.
+const EXAMPLES: usize = 5;
+/// The length of a run's id.
+const WHOLE: usize = 36;
 
 pub fn run() -> Result<()> {
     let mut input = std::io::stdin().lock();
@@ -24,51 +34,89 @@ fn answer(request: ReaderRequest) -> Result<ReaderReply> {
             Ok(ReaderReply::Journals(apps.iter().map(|(app, path)| read((app.clone(), path.as_path()))).collect()))
         }
         ReaderRequest::History { app, repository, limit } => {
-            let mut all = Vec::new();
+            let (mut all, mut bytes) = (Vec::new(), 0);
             journal::history(&repository, &app, |told| {
+                bytes += weight(&told.run);
                 all.push(past(told));
-                all.len() < limit
+                all.len() < limit && bytes < FILLED
             })?;
             Ok(ReaderReply::History(all))
         }
-        ReaderRequest::Output { app, repository, run } => {
-            let mut found: Option<(Past, Vec<u8>)> = None;
-            let mut ambiguous = None;
-            journal::history(&repository, &app, |told| {
-                let output = told.output().unwrap_or_default();
-                let matches = match &run {
-                    Some(prefix) => told.run.id.starts_with(prefix.as_str()),
-                    None => !output.is_empty(),
-                };
-                match &found {
-                    _ if !matches => true,
-                    None => {
-                        found = Some((past(told), output));
-                        run.is_some()
-                    }
-                    Some((first, _)) => {
-                        ambiguous = Some((first.run.id.clone(), told.run.id.clone()));
-                        false
-                    }
-                }
-            })?;
-            if let (Some((one, other)), Some(prefix)) = (ambiguous, &run) {
-                let message = format!("`{}` is the beginning of more than one run", printable(prefix));
-                return Err(Failure::new(Class::Usage, message).help(format!("for example {one} and {other}")).into());
-            }
-            match (found, run) {
-                (Some((past, output)), _) => Ok(ReaderReply::Output { past, output }),
-                (None, Some(prefix)) => bail!(
-                    Failure::new(Class::Usage, format!("there is no run `{}` of {app}", printable(&prefix)))
-                        .help(format!("the runs there are: poller history {app}"))
-                ),
-                (None, None) => bail!(
-                    Failure::new(Class::Usage, format!("no run of {app} said anything yet"))
-                        .help(format!("its runs: poller history {app}"))
-                ),
+        ReaderRequest::Output { app, repository, run: None } => newest_output(&app, &repository),
+        ReaderRequest::Output { app, repository, run: Some(beginning) } => output_of(&app, &repository, &beginning),
+    }
+}
+
+/// About how many bytes a run takes in a message.
+fn weight(run: &Run) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    1000 + text(&run.error) + text(&run.reason) + run.ms.len() * 20
+}
+
+/// The newest run that said anything; where none did, the newest.
+fn newest_output(app: &str, repository: &Path) -> Result<ReaderReply> {
+    let (mut found, mut newest) = (None, None);
+    journal::history(repository, app, |told| {
+        if let Some(output) = told.output().transpose() {
+            found = Some((past(told), output));
+        } else if newest.is_none() {
+            newest = Some((past(told), Ok(Vec::new())));
+        }
+        found.is_none()
+    })?;
+    match found.or(newest) {
+        Some((past, output)) => Ok(ReaderReply::Output { past: Box::new(past), output: output? }),
+        None => Err(Failure::new(Class::Usage, format!("{app} was never deployed, so nothing was said yet"))
+            .help(format!("what keeps it: poller status {app}"))
+            .into()),
+    }
+}
+
+fn output_of(app: &str, repository: &Path, beginning: &str) -> Result<ReaderReply> {
+    let beginning = beginning.to_ascii_lowercase();
+    let mut found: Option<(Past, Result<Option<Vec<u8>>>)> = None;
+    let (mut like_it, mut newest) = (Vec::new(), Vec::new());
+    journal::history(repository, app, |told| {
+        if newest.len() < EXAMPLES {
+            newest.push(example(&told.run));
+        }
+        let is_known = found.as_ref().is_some_and(|(past, _)| past.run.id == told.run.id);
+        if told.run.id.starts_with(&beginning) && !is_known {
+            like_it.push(example(&told.run));
+            if found.is_none() {
+                let output = told.output();
+                found = Some((past(told), output));
             }
         }
+        let is_found = beginning.len() == WHOLE && found.is_some();
+        !is_found && like_it.len() < EXAMPLES
+    })?;
+    let shown = printable(&beginning);
+    match found {
+        Some((past, output)) if like_it.len() == 1 => {
+            Ok(ReaderReply::Output { past: Box::new(past), output: output?.unwrap_or_default() })
+        }
+        Some(_) => {
+            let failure =
+                Failure::new(Class::Usage, format!("`{shown}` is the beginning of more than one run of {app}"));
+            Err(like_it.into_iter().fold(failure, Failure::help).into())
+        }
+        None if newest.is_empty() => {
+            Err(Failure::new(Class::Usage, format!("{app} has no run `{shown}`, nor any other"))
+                .help(format!("what keeps it: poller status {app}"))
+                .into())
+        }
+        None => {
+            let failure = Failure::new(Class::Usage, format!("{app} has no run `{shown}`"));
+            let failure = newest.into_iter().fold(failure.help("its newest ones:"), Failure::help);
+            Err(failure.help(format!("all of them: poller history {app}")).into())
+        }
     }
+}
+
+/// A run as one of those that could have been meant.
+fn example(run: &Run) -> String {
+    format!("{}  {:.0}  {} {}", run.id, run.started, run.kind.word(), run.outcome.word())
 }
 
 fn past(told: Told) -> Past {

@@ -6,6 +6,7 @@ pub mod memory;
 pub mod metrics;
 pub mod news;
 pub mod notify;
+pub mod page;
 pub mod run;
 pub mod terminal;
 

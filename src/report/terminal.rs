@@ -22,20 +22,52 @@ pub fn print(text: &str) {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Tone {
+/// One JSON document. What JSON itself lets through, C1 controls and marks that turn text around, is
+/// escaped: somebody may read it on a terminal.
+pub fn print_json(document: &serde_json::Value) {
+    let mut text = String::new();
+    for c in format!("{document:#}\n").chars() {
+        match c {
+            c if c != '\n' && super::is_treacherous(c) => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    print(&text);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
     Plain,
     Good,
     Bad,
     Faint,
 }
 
+impl Tone {
+    /// What turns it on; `RESET` turns it off.
+    pub fn code(self) -> &'static str {
+        match self {
+            Tone::Plain => "",
+            Tone::Good => "\x1b[32m",
+            Tone::Bad => "\x1b[31m",
+            Tone::Faint => "\x1b[2m",
+        }
+    }
+}
+
+pub const RESET: &str = "\x1b[0m";
+
+/// Whether a stream shows colours: a terminal that can, for somebody who did not say no.
+pub fn is_colourful(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::env::var_os("TERM").is_some_and(|t| t != "dumb")
+}
+
 impl Console {
     pub fn new() -> Console {
         let watched = std::io::stderr().is_terminal();
-        let colour = watched
-            && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-            && std::env::var_os("TERM").is_some_and(|t| t != "dumb");
+        let colour = is_colourful(&std::io::stderr());
         Console { watched, colour, transient: Mutex::new(false) }
     }
 
@@ -124,14 +156,8 @@ impl Console {
         let text = text.join("\n");
         let mut transient = self.transient.lock().unwrap_or_else(|e| e.into_inner());
         let clear = if std::mem::take(&mut *transient) { "\r\x1b[K" } else { "" };
-        let code = match tone {
-            _ if !self.colour => "",
-            Tone::Plain => "",
-            Tone::Good => "\x1b[32m",
-            Tone::Bad => "\x1b[31m",
-            Tone::Faint => "\x1b[2m",
-        };
-        let reset = if code.is_empty() { "" } else { "\x1b[0m" };
+        let code = if self.colour { tone.code() } else { "" };
+        let reset = if code.is_empty() { "" } else { RESET };
         // Nobody can be told that standard error is gone.
         let _ = std::io::stderr().write_all(format!("{clear}{code}{text}{reset}\n").as_bytes());
     }

@@ -249,6 +249,23 @@ pub fn state_word(state: &State, tip: Option<&Commit>, policy: &Policy, now: Tim
     }
 }
 
+/// The newest commit that the journal knows of: the best guess at the tip while no server was asked since
+/// the boot. What was deployed cleared all that was noted before it.
+pub fn newest_known(state: &State) -> Option<&Commit> {
+    if let Some(started) = &state.started {
+        return Some(&started.commit);
+    }
+    let noted = [
+        state.failed.as_ref().map(|f| (f.since, &f.commit)),
+        state.refused.as_ref().map(|r| (r.since, &r.commit)),
+        state.skipped.as_ref().map(|s| (s.since, &s.commit)),
+        state.seen.as_ref().map(|s| (s.since, &s.tip)),
+    ];
+    // A tip that soaked is noted before it fails: of two notes of one time the first one counts.
+    let newest = noted.into_iter().flatten().rev().max_by_key(|(since, _)| *since);
+    newest.map(|(_, commit)| commit).or(state.deployed.as_ref().map(|d| &d.commit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -439,6 +456,58 @@ mod tests {
         assert!(
             matches!(decide(&broken, &commit('b'), &policy, at(100)), Decision::Skip(why) if why.to_string().starts_with("broken"))
         );
+    }
+
+    #[test]
+    fn after_a_boot_the_newest_commit_of_the_journal_stands_for_the_tip() {
+        let seen = |digit, since| Some(Seen { tip: commit(digit), since: at(since) });
+        let failed_at = |digit, attempts, since| failed(digit, attempts).map(|f| Failed { since: at(since), ..f });
+        let refused_at = |digit, since| refused(digit).map(|r| Refused { since: at(since), ..r });
+        let ok = || State { deployed: deployed('a'), ..State::default() };
+        let rows: Vec<(&str, State, Option<char>, &str)> = vec![
+            ("nothing at all", State::default(), None, "new"),
+            ("deployed", ok(), Some('a'), "ok"),
+            ("failed", State { failed: failed_at('b', 1, 5), ..ok() }, Some('b'), "failed"),
+            ("broken", State { failed: failed_at('b', 3, 5), ..ok() }, Some('b'), "broken"),
+            ("not now", State { failed: failed_at('b', 0, 5), ..ok() }, Some('b'), "pending"),
+            ("refused", State { refused: refused_at('b', 5), ..ok() }, Some('b'), "refused"),
+            (
+                "refused after another failed",
+                State { failed: failed_at('b', 1, 5), refused: refused_at('c', 6), ..ok() },
+                Some('c'),
+                "refused",
+            ),
+            (
+                "seen, and failed",
+                State { seen: seen('b', 4), failed: failed_at('b', 1, 5), ..ok() },
+                Some('b'),
+                "failed",
+            ),
+            (
+                "a newer one soaks",
+                State { seen: seen('c', 90), failed: failed_at('b', 1, 5), ..ok() },
+                Some('c'),
+                "pending",
+            ),
+            ("of no interest", State { skipped: skipped('b', "site/**"), ..ok() }, Some('b'), "ok"),
+            ("interrupted", State { started: started('b'), ..ok() }, Some('b'), "interrupted"),
+            ("frozen", State { frozen: frozen(Some(101)), failed: failed_at('b', 1, 5), ..ok() }, Some('b'), "frozen"),
+            ("frozen until a moment ago", State { frozen: frozen(Some(99)), ..ok() }, Some('a'), "ok"),
+            (
+                "only the first one failed",
+                State { failed: failed_at('b', 1, 5), ..State::default() },
+                Some('b'),
+                "failed",
+            ),
+        ];
+        let paths = ["site/**".to_owned()];
+        let policy = Policy { soak: Duration::from_secs(50), ..policy(&paths) };
+        for (name, state, tip, word) in rows {
+            let known = newest_known(&state);
+            assert_eq!(known, tip.map(commit).as_ref(), "{name}");
+            let shown = known.map_or("new", |tip| state_word(&state, Some(tip), &policy, at(100)));
+            assert_eq!(shown, word, "{name}");
+        }
     }
 
     #[test]

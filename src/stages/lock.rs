@@ -133,10 +133,15 @@ pub fn peek(path: &Path) -> Content {
     options.map_or_else(|_| Content::default(), |file| read(&file))
 }
 
-/// Whether somebody holds it now.
-pub fn is_held(path: &Path) -> bool {
-    let Ok(file) = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path) else { return false };
-    fs2::FileExt::try_lock_shared(&file).is_err_and(|e| e.raw_os_error() == fs2::lock_contended_error().raw_os_error())
+/// Who holds it now, if anybody does.
+///
+/// Not asked by trying to take it: a poll that begins in that moment would find it busy. The process that
+/// the file names is looked at instead, and it counts when it has this very file locked. Another user's
+/// process cannot be looked at, nor can one of another PID namespace; neither is anybody.
+pub fn holder(path: &Path) -> Option<Content> {
+    let content = peek(path);
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    proc::has_locked(content.pid, &meta).then_some(content)
 }
 
 /// Who holds a lock, for people; what cannot be read is nobody.
@@ -265,10 +270,31 @@ mod tests {
         first.enter("deploy").unwrap();
         let Asked::Busy(holder) = take(&path, "run-2", Timestamp::UNIX_EPOCH).unwrap() else { panic!("taken twice") };
         assert_eq!((holder.run.as_str(), holder.stage.as_str()), ("run-1", "deploy"));
+        assert_eq!(super::holder(&path).map(|h| h.run), Some("run-1".to_owned()));
         drop(first);
+        assert_eq!(super::holder(&path), None);
         // The file is still there and says "deploy"; that counts for nothing.
         let Asked::Held(second) = take(&path, "run-2", Timestamp::UNIX_EPOCH).unwrap() else { panic!("stuck") };
         assert_eq!(second.content.stage, "probe");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn looking_who_holds_a_lock_never_keeps_anybody_from_taking_it() {
+        let path = std::env::temp_dir().join(format!("poller-lock-look-{}", std::process::id()));
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    holder(&path);
+                }
+            });
+            for _ in 0..300 {
+                let asked = take(&path, "run", Timestamp::UNIX_EPOCH).unwrap();
+                assert!(matches!(asked, Asked::Held(_)));
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
         std::fs::remove_file(path).unwrap();
     }
 

@@ -103,6 +103,21 @@ pub fn signal_all(processes: &[Entry], signal: Signal) {
     }
 }
 
+/// Whether a process has the file open and locked by flock.
+pub fn has_locked(pid: i32, file: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    let is_it = |path: &Path| fs::metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == (file.dev(), file.ino()));
+    let mut all = descriptors.flatten().filter(|entry| is_it(&entry.path()));
+    all.any(|entry| {
+        let info = Path::new("/proc").join(pid.to_string()).join("fdinfo").join(entry.file_name());
+        // `lock:   1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF`
+        fs::read_to_string(info).is_ok_and(|text| text.lines().any(|l| l.starts_with("lock:") && l.contains("FLOCK")))
+    })
+}
+
 /// Changes with every boot.
 pub fn boot_id() -> String {
     fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default().trim().to_owned()

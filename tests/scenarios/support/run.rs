@@ -184,6 +184,11 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// What it has printed up to now.
+    pub fn printed(&self) -> String {
+        read(&self.out)
+    }
+
     /// SIGKILL to the supervisor alone.
     pub fn kill_supervisor(mut self) {
         self.signal(Signal::SIGKILL);
