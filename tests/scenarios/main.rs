@@ -6,6 +6,7 @@ mod support;
 
 mod config;
 mod cron;
+mod delivery;
 mod disk;
 mod dry_run;
 mod failures;
