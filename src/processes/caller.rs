@@ -114,7 +114,9 @@ fn why(error: &Error, limit: Duration) -> String {
         Error::Timeout(Timeout::Connect) => format!("there was no connection within {limit}"),
         Error::Timeout(_) => format!("it did not answer within {limit}"),
         Error::HostNotFound => "there is no host of that name".to_owned(),
-        Error::BadUri(_) | Error::Http(_) => "its URL is none".to_owned(),
+        Error::BadUri(_) | Error::Http(_) => {
+            "its URL cannot be asked: is there something in it that must be written with %?".to_owned()
+        }
         Error::Rustls(e) => tls(e),
         Error::Io(e) => match e.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
             Some(e) => tls(e),

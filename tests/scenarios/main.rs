@@ -7,6 +7,7 @@ mod support;
 mod adopt;
 mod config;
 mod cron;
+mod delivery;
 mod disk;
 mod dry_run;
 mod failures;
