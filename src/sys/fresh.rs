@@ -66,6 +66,15 @@ pub struct Draft {
     file: File,
 }
 
+/// Takes away what a killed run left of a file that has its name by now.
+pub fn tidy(path: &Path) -> Result<()> {
+    let (folder, name) = open_parent(path)?;
+    match beneath::look(&folder, &temporary_name(&name))? {
+        Some(_) => Draft::begin(path).map(drop),
+        None => Ok(()),
+    }
+}
+
 /// Whoever makes the same file needs moments only.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -89,9 +98,14 @@ impl Draft {
                 Err(TryLockError::WouldBlock) => false,
                 Err(TryLockError::Error(e)) => return Err(e).with_context(|| path.display().to_string()),
             };
-            if locked && is_under(&folder, &temporary, &fstat(&file)?)? {
-                file.set_len(0).with_context(|| path.display().to_string())?;
-                return Ok(Draft { path: path.to_owned(), folder, name, temporary, file });
+            let stat = fstat(&file)?;
+            if locked && is_under(&folder, &temporary, &stat)? {
+                if stat.st_size == 0 && stat.st_nlink == 1 {
+                    return Ok(Draft { path: path.to_owned(), folder, name, temporary, file });
+                }
+                // A killed run's, which may have its final name already: not to be written to.
+                unlinkat(&folder, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir).map_err(|e| at(path, e))?;
+                continue;
             }
             if Instant::now() > end {
                 return Err(Failure::new(Class::Busy, format!("another process is writing {}", path.display()))
@@ -236,6 +250,22 @@ mod tests {
         super::folder(&folder.join("sub"), 0o750, None).unwrap();
         assert_eq!(fs::read_to_string(folder.join("file")).unwrap(), "new");
         assert_eq!(names(&folder), ["file", "sub"]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_was_killed_between_its_two_names_keeps_its_content() {
+        let folder = scratch("two-names");
+        let path = folder.join("file");
+        make(&path, "whole").unwrap();
+        let left = folder.join(".file.partial");
+        fs::hard_link(&path, &left).unwrap();
+        assert!(make(&path, "other").is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        fs::hard_link(&path, &left).unwrap();
+        tidy(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        assert_eq!(names(&folder), ["file"]);
         fs::remove_dir_all(folder).unwrap();
     }
 

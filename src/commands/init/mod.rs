@@ -19,7 +19,7 @@ mod told;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::CommandFactory;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
@@ -250,12 +250,10 @@ impl Parts<'_> {
             host_key.write()?;
         }
         self.place.write()?;
-        if let Some(text) = &self.text {
-            let mut draft = Draft::begin(&self.app.file)?;
-            draft.write(text)?;
-            draft.keep(0o644).context("the app's file")?;
-        }
-        Ok(())
+        let Some(text) = &self.text else { return fresh::tidy(&self.app.file) };
+        let mut draft = Draft::begin(&self.app.file)?;
+        draft.write(text)?;
+        draft.keep(0o644)
     }
 }
 
