@@ -66,9 +66,7 @@ impl Key {
             fresh::tidy(&self.path)?;
         } else {
             let folder = self.path.parent().context("a key in no folder")?;
-            if std::fs::symlink_metadata(folder).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
-                fresh::folder(folder, 0o700, None)?;
-            }
+            fresh::own_folder(folder, 0o700)?;
             let text = self.private.to_openssh(LineEnding::LF).context("writing the key in OpenSSH's format")?;
             put(&self.path, &text, 0o600)?;
         }
