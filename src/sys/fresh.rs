@@ -34,8 +34,17 @@ pub fn check(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes the folder `path` for `owner` (None: the caller), and those above it for the caller. The umask is to be 022.
-pub fn folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
+/// Makes the folder `path` for the caller; one that another process was faster to make is as good.
+pub fn own_folder(path: &Path, mode: u32) -> Result<()> {
+    let (parent, name) = open_parent(path)?;
+    match mkdirat(&parent, name.as_os_str(), Mode::from_bits_truncate(mode)) {
+        Ok(()) | Err(Errno::EEXIST) => sync(&parent),
+        Err(e) => Err(at(path, e)),
+    }
+}
+
+/// Makes the folder `path` for `owner`, and those above it for the caller. The umask is to be 022.
+pub fn folder(path: &Path, mode: u32, owner: &Account) -> Result<()> {
     let (parent, name) = open_parent(path)?;
     let temporary = temporary_name(&name);
     let mode = Mode::from_bits_truncate(mode);
@@ -45,7 +54,7 @@ pub fn folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
     mkdirat(&parent, temporary.as_os_str(), mode).map_err(|e| at(path, e))?;
     let made = beneath::open_folder(&parent, &temporary).with_context(|| path.display().to_string())?;
     fchmod(&made, mode).map_err(|e| at(path, e))?;
-    if let Some(owner) = owner.filter(|_| Uid::effective().is_root()) {
+    if Uid::effective().is_root() {
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         fchown(&made, Some(uid), Some(gid)).map_err(|e| at(path, e))?;
     }
@@ -64,6 +73,15 @@ pub struct Draft {
     name: OsString,
     temporary: OsString,
     file: File,
+}
+
+/// Takes away what a killed run left of a file that has its name by now.
+pub fn tidy(path: &Path) -> Result<()> {
+    let (folder, name) = open_parent(path)?;
+    match beneath::look(&folder, &temporary_name(&name))? {
+        Some(_) => Draft::begin(path).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Whoever makes the same file needs moments only.
@@ -89,9 +107,14 @@ impl Draft {
                 Err(TryLockError::WouldBlock) => false,
                 Err(TryLockError::Error(e)) => return Err(e).with_context(|| path.display().to_string()),
             };
-            if locked && is_under(&folder, &temporary, &fstat(&file)?)? {
-                file.set_len(0).with_context(|| path.display().to_string())?;
-                return Ok(Draft { path: path.to_owned(), folder, name, temporary, file });
+            let stat = fstat(&file)?;
+            if locked && is_under(&folder, &temporary, &stat)? {
+                if stat.st_size == 0 && stat.st_nlink == 1 {
+                    return Ok(Draft { path: path.to_owned(), folder, name, temporary, file });
+                }
+                // A killed run's, which may have its final name already: not to be written to.
+                unlinkat(&folder, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir).map_err(|e| at(path, e))?;
+                continue;
             }
             if Instant::now() > end {
                 return Err(Failure::new(Class::Busy, format!("another process is writing {}", path.display()))
@@ -233,9 +256,25 @@ mod tests {
         fs::write(folder.join(".file.partial"), "something longer").unwrap();
         fs::create_dir(folder.join(".sub.partial")).unwrap();
         make(&folder.join("file"), "new").unwrap();
-        super::folder(&folder.join("sub"), 0o750, None).unwrap();
+        super::folder(&folder.join("sub"), 0o750, &Account::current().unwrap()).unwrap();
         assert_eq!(fs::read_to_string(folder.join("file")).unwrap(), "new");
         assert_eq!(names(&folder), ["file", "sub"]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_was_killed_between_its_two_names_keeps_its_content() {
+        let folder = scratch("two-names");
+        let path = folder.join("file");
+        make(&path, "whole").unwrap();
+        let left = folder.join(".file.partial");
+        fs::hard_link(&path, &left).unwrap();
+        assert!(make(&path, "other").is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        fs::hard_link(&path, &left).unwrap();
+        tidy(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        assert_eq!(names(&folder), ["file"]);
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -258,8 +297,7 @@ mod tests {
     fn beneath_a_folder_that_others_can_write_nothing_is_made() {
         let folder = scratch("others");
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
-        for result in
-            [make(&folder.join("file"), ""), super::folder(&folder.join("sub"), 0o755, None), check(&folder.join("x"))]
+        for result in [make(&folder.join("file"), ""), own_folder(&folder.join("sub"), 0o755), check(&folder.join("x"))]
         {
             assert_eq!(Failure::of(result.unwrap_err()).class, Class::Refused);
         }

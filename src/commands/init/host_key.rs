@@ -102,7 +102,7 @@ impl<'a> HostKey<'a> {
 
     /// Adds the lines, with all others kept: the file is read again while no other poller can write it.
     pub fn write(&self) -> Result<()> {
-        let Some(add) = &self.add else { return Ok(()) };
+        let Some(add) = &self.add else { return fresh::tidy(&self.path) };
         let Server { host, port } = self.server;
         let mut draft = Draft::begin(&self.path)?;
         let text = read(&self.path)?;

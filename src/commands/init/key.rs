@@ -62,18 +62,18 @@ impl Key {
 
     /// The private half first: a public half without it would be a riddle.
     pub fn write(&self) -> Result<()> {
-        if !self.is_there {
+        if self.is_there {
+            fresh::tidy(&self.path)?;
+        } else {
             let folder = self.path.parent().context("a key in no folder")?;
-            if std::fs::symlink_metadata(folder).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
-                fresh::folder(folder, 0o700, None)?;
-            }
+            fresh::own_folder(folder, 0o700)?;
             let text = self.private.to_openssh(LineEnding::LF).context("writing the key in OpenSSH's format")?;
             put(&self.path, &text, 0o600)?;
         }
-        if !self.public_is_there {
-            put(&self.public_path, &format!("{}\n", self.public_line()?), 0o644)?;
+        match self.public_is_there {
+            true => fresh::tidy(&self.public_path),
+            false => put(&self.public_path, &format!("{}\n", self.public_line()?), 0o644),
         }
-        Ok(())
     }
 
     /// The public half, as it is pasted.

@@ -19,7 +19,7 @@ mod told;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::CommandFactory;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
@@ -54,14 +54,9 @@ fn denied(error: &anyhow::Error) -> anyhow::Error {
 
 fn set_up(common: &Common, init: &Init, console: &Console) -> Result<()> {
     let name = name(&init.name)?;
-    let remote = given::remote(&init.url).map_err(|why| mistyped("", &why))?;
+    given::remote(&init.url).map_err(|why| mistyped("", &why))?;
     let flags = Flags::of(init)?;
     let accept = init.accept_host_key.as_deref().map(host_key::accepted).transpose()?;
-    if accept.is_some() && matches!(remote, Remote::Local(_)) {
-        return Err(Failure::new(Class::Usage, "a local repository has no host key")
-            .help("leave --accept-host-key out")
-            .into());
-    }
     let config = supervisor::load(common.config.as_deref())?;
     let me = Account::current()?;
     let flags = own_user(flags, &me)?;
@@ -83,14 +78,6 @@ fn set_up(common: &Common, init: &Init, console: &Console) -> Result<()> {
         None => Drafted::new(common, init, &config, &name, flags, &asker)?,
     };
     let app = &draft.app;
-    if accept.is_some() && app.source.ssh_command.is_some() {
-        return Err(Failure::new(
-            Class::Usage,
-            format!("the `ssh_command` of {} checks host keys by itself", app.name),
-        )
-        .help("leave --accept-host-key out")
-        .into());
-    }
     let (account, _) = preparation.place(app)?;
     let key = prepare_key(app, &config)?;
     let place = Place::prepare(&app.target.directory, &account)?;
@@ -98,13 +85,7 @@ fn set_up(common: &Common, init: &Init, console: &Console) -> Result<()> {
         fresh::check(&app.file)?;
     }
     // The server is asked last: all else is sure by now.
-    let host_key = match (&app.source.remote, &key) {
-        (Remote::Ssh { host, port, .. }, Some(_)) => {
-            let server = Server { host, port: *port };
-            Some(HostKey::prepare(server, &app.source.known_hosts, fetch.as_ref(), accept.as_deref(), &asker)?)
-        }
-        _ => None,
-    };
+    let host_key = prepare_host_key(app, fetch.as_ref(), accept.as_deref(), &asker)?;
     let parts = Parts { app, account: &account, key, host_key, place, text: draft.text };
     parts.make().map_err(half_done)?;
     setting::one(&supervisor::load(common.config.as_deref())?, name.as_str())?;
@@ -229,6 +210,28 @@ fn prepare_key(app: &App, config: &Config) -> Result<Option<Key>> {
     app.source.identity.as_deref().map(|path| Key::prepare(path, &comment)).transpose()
 }
 
+/// None where there is no host key, or where `ssh_command` looks after it.
+fn prepare_host_key<'a>(
+    app: &'a App,
+    fetch: Option<&Account>,
+    accept: Option<&str>,
+    asker: &Asker,
+) -> Result<Option<HostKey<'a>>> {
+    let source = &app.source;
+    let no_use = match (&source.remote, &source.ssh_command) {
+        (Remote::Ssh { host, port, .. }, None) => {
+            let server = Server { host, port: *port };
+            return HostKey::prepare(server, &source.known_hosts, fetch, accept, asker).map(Some);
+        }
+        (Remote::Ssh { .. }, Some(_)) => format!("the `ssh_command` of {} checks host keys by itself", app.name),
+        (Remote::Local(_), _) => "a local repository has no host key".to_owned(),
+    };
+    match accept {
+        None => Ok(None),
+        Some(_) => Err(Failure::new(Class::Usage, no_use).help("leave --accept-host-key out").into()),
+    }
+}
+
 /// Everything an app needs, there or to be made.
 struct Parts<'a> {
     app: &'a App,
@@ -250,12 +253,10 @@ impl Parts<'_> {
             host_key.write()?;
         }
         self.place.write()?;
-        if let Some(text) = &self.text {
-            let mut draft = Draft::begin(&self.app.file)?;
-            draft.write(text)?;
-            draft.keep(0o644).context("the app's file")?;
-        }
-        Ok(())
+        let Some(text) = &self.text else { return fresh::tidy(&self.app.file) };
+        let mut draft = Draft::begin(&self.app.file)?;
+        draft.write(text)?;
+        draft.keep(0o644)
     }
 }
 

@@ -50,7 +50,7 @@ impl<'a> Place<'a> {
     }
 
     pub fn write(&self) -> Result<()> {
-        if self.is_there { Ok(()) } else { fresh::folder(self.path, 0o755, Some(self.account)) }
+        if self.is_there { Ok(()) } else { fresh::folder(self.path, 0o755, self.account) }
     }
 }
 

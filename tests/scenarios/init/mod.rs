@@ -196,6 +196,49 @@ fn plain(world: &World, text: &str) -> String {
     text.replace(&format!("--config {} ", world.config_file().display()), "")
 }
 
+/// `poller init` under strace, killed at the `number`th of its calls of one kind; whether it was.
+fn killed_at(world: &World, call: &str, number: u32) -> bool {
+    let (url, directory) = ("git@github.com:me/todo.git", world.target("site"));
+    let args = ["init", "site", url, "--user", &world.deployer.name, "--directory", directory.to_str().unwrap()];
+    let own = world.command(&args);
+    let mut traced = std::process::Command::new("/usr/bin/strace");
+    traced.args(["-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    traced.args(["-e", &format!("inject={call}:signal=SIGKILL:when={number}")]);
+    traced.arg(own.get_program()).args(own.get_args());
+    traced.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/").stdin(std::process::Stdio::null());
+    let killed = world.spawn(traced).wait().expect_one_of(&[0, 137]).code != 0;
+    world.poll(&args).expect(0);
+    killed
+}
+
+#[test]
+fn killed_at_any_call_that_changes_something_it_is_finished_by_running_it_again() {
+    needs_program!("strace");
+    let world = bare("killed");
+    for call in ["write", "fsync", "linkat", "unlinkat", "renameat", "mkdirat", "fchmod"] {
+        for number in 1.. {
+            let killed = killed_at(&world, call, number);
+            let context = format!("{call} {number}");
+            assert_eq!(world.etc().len(), 8, "{context}: {:?}", world.etc());
+            assert_eq!(fs::read_dir(world.path("target")).unwrap().count(), 1, "{context}");
+            let known = fs::read_to_string(world.path("etc/known_hosts")).unwrap();
+            assert_eq!(known.matches("\ngithub.com ").count(), 2, "{context}: {known}");
+            let key = world.path("etc/keys/site");
+            let public = fs::read_to_string(world.path("etc/keys/site.pub")).unwrap();
+            assert_eq!(sh("ssh-keygen", &["-yf", key.to_str().unwrap()]), public, "{context}");
+            assert_eq!(fs::metadata(world.target("site")).unwrap().uid(), world.deployer.uid, "{context}");
+            for made in ["etc/keys", "etc/apps.d", "target/site"] {
+                fs::remove_dir_all(world.path(made)).unwrap();
+            }
+            fs::remove_file(world.path("etc/known_hosts")).unwrap();
+            if !killed {
+                assert!(number > 1, "{call} is not called at all");
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn on_a_terminal_it_asks_for_what_was_not_given() {
     let world = bare("asks");

@@ -44,12 +44,15 @@ fn a_mistake_on_the_command_line_leaves_nothing_behind() {
         (["site", &url, "--restart", "site"], "site.service"),
         (["site", &url, "--accept-host-key", "yes"], "--accept-host-key"),
         (["site", &url, "--user", "root"], "root"),
-        (["site", "/srv/git/site.git", "--accept-host-key", OTHER_PRINT], "local"),
     ] {
         let all = [&["init"], args.as_slice()].concat();
         world.poll(&all).expect(64).says(word);
         world.expect_nothing_made();
     }
+    let args = ["init", "site", "/srv/git/site.git", "--user", &world.deployer.name, "--accept-host-key", OTHER_PRINT];
+    let directory = world.target("site");
+    world.poll(&[&args[..], &["--directory", directory.to_str().unwrap()]].concat()).expect(64).says("local");
+    world.expect_nothing_made();
 }
 
 #[test]
