@@ -11,6 +11,7 @@ mod delivery;
 mod disk;
 mod dry_run;
 mod failures;
+mod first_deploy;
 mod freeze;
 mod harness;
 mod health;
