@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use git2::{ErrorCode, Repository};
 
 use super::state::{Ending, Run, State};
-use super::{file, reference, unreadable};
+use super::{commit, file, reference, tree, unreadable};
 
 /// One run, as the entry at its end tells it; of a run that has none yet, the one at its begin.
 pub struct Told<'r> {
@@ -33,13 +33,13 @@ pub fn history(repository: &Path, app: &str, mut see: impl FnMut(Told) -> bool) 
         }
         let repo = Repository::open_bare(repository)?;
         let mut next = match repo.refname_to_id(&reference(app)) {
-            Ok(id) => Some(repo.find_commit(id)?),
+            Ok(id) => Some(commit(&repo, id)?),
             Err(e) if e.code() == ErrorCode::NotFound => None,
             Err(e) => return Err(e.into()),
         };
         let mut newer: Option<String> = None;
         while let Some(entry) = next {
-            let tree = entry.tree()?;
+            let tree = tree(&repo, &entry)?;
             let run: Run = toml::from_str(&file(&repo, &tree, "run.toml")?).context("run.toml")?;
             let state: State = toml::from_str(&file(&repo, &tree, "state.toml")?).context("state.toml")?;
             // The entry at the end of a run stands right after the one at its begin.
@@ -49,7 +49,7 @@ pub fn history(repository: &Path, app: &str, mut see: impl FnMut(Told) -> bool) 
                 return Ok(());
             }
             // The first parent is always an entry; the first entry has none.
-            next = entry.parent(0).ok();
+            next = entry.parent_id(0).ok().map(|id| commit(&repo, id)).transpose()?;
         }
         Ok(())
     };

@@ -20,6 +20,7 @@ pub mod messages;
 pub mod output;
 pub mod prober;
 pub mod reader;
+pub mod rights;
 pub mod script;
 pub mod stager;
 pub mod supervisor;

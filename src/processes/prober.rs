@@ -13,8 +13,8 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::messages::{Access, Probe, ProbeApp, Probed, Tip};
-use super::wire;
+use super::messages::{Access, Probe, ProbeApp, Probed, ProberRequest, Tip};
+use super::{rights, wire};
 use crate::config::{Follow, Remote};
 use crate::journal;
 use crate::outcome::{Class, Failure};
@@ -29,9 +29,13 @@ const CHANNELS: usize = 8;
 type Answers = Vec<(usize, Result<Tip, Failure>)>;
 
 pub fn run() -> Result<()> {
-    let request: Probe = wire::receive(&mut std::io::stdin().lock())?.context("no request")?;
+    let request: ProberRequest = wire::receive(&mut std::io::stdin().lock())?.context("no request")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(probe(Arc::new(request), &mut std::io::stdout().lock()));
+    let out = &mut std::io::stdout().lock();
+    let result = match request {
+        ProberRequest::Tips(request) => runtime.block_on(probe(Arc::new(request), out)),
+        ProberRequest::Rights(origins, connections) => runtime.block_on(rights::ask(&origins, connections, out)),
+    };
     // A name server that never answers keeps a thread busy; this process does not wait for it.
     runtime.shutdown_background();
     result
