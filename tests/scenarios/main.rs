@@ -4,6 +4,7 @@
 #[macro_use]
 mod support;
 
+mod check;
 mod config;
 mod cron;
 mod disk;

@@ -42,7 +42,12 @@ impl Finding {
 
     /// A failure as a poll would report it.
     pub fn of(check: &'static str, failure: Failure) -> Finding {
-        Finding { fix: failure.help, ..Finding::failed(check, failure.class, failure.message) }
+        // A file's problem is one text, whose last lines are its remedy.
+        let lines = failure.message.lines();
+        let (fix, text): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.trim_start().starts_with("= "));
+        let fix = fix.iter().map(|line| line.trim_start().trim_start_matches("= ").to_owned());
+        let fix = fix.chain(failure.help).collect();
+        Finding { fix, ..Finding::failed(check, failure.class, text.join("\n")) }
     }
 
     /// Adds a line that says what to do.
@@ -142,7 +147,8 @@ fn lines(finding: &Finding, width: usize, paint: Paint) -> String {
     };
     let mark = if paint == Paint::Colour { format!("{colour}{mark}\x1b[0m") } else { mark.to_owned() };
     let mut said = finding.text.lines().map(printable);
-    let mut text = format!("  {mark} {:<width$}  {}\n", finding.check, said.next().unwrap_or_default());
+    let mut text =
+        format!("  {mark} {:<width$}  {}\n", finding.check.replace('_', " "), said.next().unwrap_or_default());
     let indent = " ".repeat(width + 6);
     for line in said.chain(finding.fix.iter().flat_map(|fix| fix.lines()).map(printable)) {
         text.push_str(format!("{indent}{line}").trim_end());

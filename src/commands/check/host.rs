@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, Uid, User, access};
 
-use super::finding::Finding;
+use super::finding::{Finding, Verdict};
 use crate::config::{Config, Notify, notify};
 use crate::outcome::{Class, Failure};
 use crate::report::plural;
@@ -16,9 +16,9 @@ use crate::sys::trusted_file;
 pub fn look(config: &Config, fetch: &Result<Option<Account>, Failure>) -> Vec<Finding> {
     let mut found = vec![configuration(config)];
     match fetch {
-        Ok(Some(account)) => found.push(Finding::ok("fetch user", &account.name)),
+        Ok(Some(account)) => found.push(Finding::ok("fetch_user", &account.name)),
         Ok(None) => {}
-        Err(failure) => found.push(Finding::of("fetch user", failure.clone())),
+        Err(failure) => found.push(Finding::of("fetch_user", failure.clone())),
     }
     let owner = fetch.as_ref().ok().and_then(Option::as_ref);
     found.push(state(&config.paths.state, owner));
@@ -141,9 +141,15 @@ fn notification(notify: &Notify) -> Vec<Finding> {
     let check = "notify";
     let mut found = Vec::new();
     if let Some(command) = &notify.command {
-        found.push(
-            program(check, Path::new(command.program())).unwrap_or_else(|| Finding::ok(check, command.to_string())),
-        );
+        let found_of_it = match program(check, Path::new(command.program())) {
+            // It is no deploy that fails on it.
+            Some(finding) if finding.verdict == Verdict::Failed(Class::Deploy) => {
+                Finding { verdict: Verdict::Failed(Class::Config), ..finding }
+            }
+            Some(finding) => finding,
+            None => Finding::ok(check, command.to_string()),
+        };
+        found.push(found_of_it);
     }
     for (what, url) in [("url", &notify.url), ("ping", &notify.ping)] {
         found.extend(

@@ -126,8 +126,11 @@ impl World {
 
     /// A run whose three streams are a terminal; what it showed is in `stderr`.
     pub fn poll_on_terminal(&self, args: &[&str]) -> Outcome {
+        self.on_terminal(self.command(args))
+    }
+
+    pub fn on_terminal(&self, mut command: Command) -> Outcome {
         let pty = nix::pty::openpty(None, None).expect("a pseudo-terminal");
-        let mut command = self.command(args);
         command.env("TERM", "xterm");
         command.stdin(pty.slave.try_clone().unwrap());
         command.stdout(pty.slave.try_clone().unwrap()).stderr(pty.slave);
