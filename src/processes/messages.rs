@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::looks::{First, InTree, Mode, Programs, Push, Right, Room};
 use crate::commit::Commit;
 use crate::config::{Follow, Layout, Remote};
 use crate::journal::state::{Deployed, Published, Run};
@@ -57,22 +58,6 @@ pub enum ProberRequest {
     Tips(Probe),
     /// Whether keys may push to what they are to read, for `check`; at most so many connections at once.
     Rights(Vec<Origin>, usize),
-}
-
-/// What is known of the right to push of the origin with this index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Right {
-    pub index: usize,
-    pub push: Push,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Push {
-    /// The server would take one.
-    Allowed,
-    /// The server said that it would not.
-    Refused,
-    Unknown,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -186,45 +171,6 @@ pub struct Verify {
     pub paths: Vec<String>,
     /// Whether to list commits and files, for a dry run.
     pub summary: bool,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Programs {
-    /// From the top of what is published.
-    pub paths: Vec<String>,
-    pub subdir: Option<String>,
-    /// Paths that are linked to `shared/` and so are not in the commit.
-    pub shared: Vec<String>,
-}
-
-/// What stands under a path of a commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum InTree {
-    Missing,
-    /// A folder, or a submodule, which is published as one.
-    Folder,
-    File {
-        mode: Mode,
-        first: First,
-    },
-    /// It lies in `shared/`, or a link leads out of sight.
-    Elsewhere,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mode {
-    Plain,
-    Executable,
-}
-
-/// How a file begins, as far as it decides what runs it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum First {
-    /// `#!` and this: program and argument, printable.
-    Interpreter(String),
-    /// A compiled program.
-    Elf,
-    Other,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -371,22 +317,6 @@ pub enum StagerReply {
         removed: Vec<String>,
         warnings: Vec<String>,
     },
-}
-
-/// What a target directory has room for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Room {
-    /// For a user other than root.
-    pub bytes: u64,
-    pub inodes: u64,
-    /// File systems such as btrfs have no limit of inodes.
-    pub counts_inodes: bool,
-    /// Folders that the user cannot write to, from the directory down, and why not.
-    pub not_writable: Vec<(String, String)>,
-    /// Entries of `shared` that are not there and are not made by poller.
-    pub missing: Vec<String>,
-    /// Programs that the user cannot run.
-    pub unusable: Vec<String>,
 }
 
 /// One command for a keeper to run and to end.

@@ -16,6 +16,7 @@ pub mod caller;
 pub mod fetcher;
 pub mod helper;
 pub mod keeper;
+pub mod looks;
 pub mod messages;
 pub mod output;
 pub mod prober;

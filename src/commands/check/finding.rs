@@ -46,7 +46,10 @@ impl Finding {
         let lines = failure.message.lines();
         let (fix, text): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.trim_start().starts_with("= "));
         let fix = fix.iter().map(|line| line.trim_start().trim_start_matches("= ").to_owned());
-        let fix = fix.chain(failure.help).collect();
+        let mut fix: Vec<String> = fix.chain(failure.help).collect();
+        if fix.is_empty() && failure.class == Class::Config {
+            fix.push("correct that place, and check again".to_owned());
+        }
         Finding { fix, ..Finding::failed(check, failure.class, text.join("\n")) }
     }
 
@@ -66,7 +69,10 @@ impl Finding {
             Verdict::Warning => ("warning", None),
             Verdict::Failed(class) => ("failed", Some(class.word())),
         };
-        json!({ "check": self.check, "result": result, "text": self.text, "fix": self.fix, "class": class })
+        // JSON lets through what turns text around on a terminal.
+        let text: Vec<String> = self.text.lines().map(printable).collect();
+        let fix: Vec<String> = self.fix.iter().map(|line| printable(line)).collect();
+        json!({ "check": self.check, "result": result, "text": text.join("\n"), "fix": fix, "class": class })
     }
 }
 
