@@ -47,8 +47,8 @@ impl Finding {
         let (fix, text): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.trim_start().starts_with("= "));
         let fix = fix.iter().map(|line| line.trim_start().trim_start_matches("= ").to_owned());
         let mut fix: Vec<String> = fix.chain(failure.help).collect();
-        if fix.is_empty() && failure.class == Class::Config {
-            fix.push("correct that place, and check again".to_owned());
+        if fix.is_empty() {
+            fix.push(where_to_look(failure.class).to_owned());
         }
         Finding { fix, ..Finding::failed(check, failure.class, text.join("\n")) }
     }
@@ -73,6 +73,20 @@ impl Finding {
         let text: Vec<String> = self.text.lines().map(printable).collect();
         let fix: Vec<String> = self.fix.iter().map(|line| printable(line)).collect();
         json!({ "check": self.check, "result": result, "text": text.join("\n"), "fix": fix, "class": class })
+    }
+}
+
+/// For a failure that has no remedy of its own.
+fn where_to_look(class: Class) -> &'static str {
+    match class {
+        Class::Config | Class::Usage => "correct that place, and check again",
+        Class::Refused => "look at who may change what is named: namei -l PATH",
+        Class::Io => "look at what is named, and at the disk below it: ls -l, df -h, dmesg",
+        Class::Unreachable | Class::Protocol => {
+            "look at the repository where it lies: git fsck, and that it can be read"
+        }
+        Class::Deploy | Class::Interrupted | Class::Busy => "check again",
+        Class::Bug => "please report it, with what stands here",
     }
 }
 

@@ -150,9 +150,14 @@ impl Doctor<'_> {
         }
         let prepared: Vec<&Prepared> = asked.iter().map(|(_, prepared)| prepared).collect();
         let mut tips: Vec<(usize, Result<Probed, Failure>)> = Vec::new();
-        supervisor::probe(&prepared, fetch, jobs, &self.stop, |place, probed| tips.push((asked[place].0, probed)));
-        for (index, probed) in tips {
-            patients[index].tip = Some(probed.and_then(|probed| probed.tip));
+        supervisor::probe(&prepared, fetch, jobs, &self.stop, |place, probed| tips.push((place, probed)));
+        for (place, probed) in tips {
+            let mut answer = probed;
+            // The prober broke as a whole. Asked alone, an app that is well is told from the one it broke on.
+            if answer.is_err() && prepared.len() > 1 {
+                supervisor::probe(&prepared[place..=place], fetch, jobs, &self.stop, |_, probed| answer = probed);
+            }
+            patients[asked[place].0].tip = Some(answer.and_then(|probed| probed.tip));
         }
         let known = |p: &Patient| p.tip.as_ref().is_some_and(|tip| tip.is_ok());
         let mut origins: Vec<Origin> = Vec::new();

@@ -284,3 +284,25 @@ fn an_app_for_other_hosts_is_said_to_be_and_a_frozen_one_by_whom() {
     expect(&shown, Some("other"), "hosts", "ok", &["only for db-*"]);
     expect(&shown, Some("site"), "frozen", "warning", &["the fair", "poller unfreeze site"]);
 }
+
+#[test]
+fn an_app_that_the_prober_never_comes_back_from_hides_no_other() {
+    let world = new_app("hangs");
+    world.app("site").source("timeout = \"1s\"").write();
+    // A repository on this machine whose tag was cut short: libgit2 never comes to its end.
+    let other = world.path("server/other.git");
+    sh("git", &["clone", "-q", "--bare", world.repo.bare.to_str().unwrap(), other.to_str().unwrap()]);
+    let identity = ["-c", "user.name=A", "-c", "user.email=a@b"];
+    crate::support::repo::git(&other, &[&identity[..], &["tag", "-a", "-m", "x", "v1"]].concat());
+    let tag = crate::support::repo::git(&other, &["rev-parse", "v1"]);
+    let path = other.join("objects").join(&tag[..2]).join(tag[2..].trim());
+    let whole = fs::read(&path).unwrap();
+    set_mode(&path, 0o644);
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let url = format!("url = \"{}\"\ntimeout = \"1s\"", other.display());
+    world.app("other").source(&url).without("source.identity").write();
+    let shown = check(&world).expect(69).within(seconds(80));
+    expect(&shown, Some("other"), "server", "failed", &["took longer"]);
+    expect(&shown, Some("site"), "ref", "ok", &[]);
+    expect(&shown, Some("site"), "script", "ok", &[]);
+}
