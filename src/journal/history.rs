@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use git2::{ErrorCode, Repository};
 
 use super::state::{Ending, Run, State};
-use super::{file, reference, unreadable};
+use super::{commit, file, reference, tree, unreadable};
 
 /// One run, as the entry at its end tells it; of a run that has none yet, the one at its begin.
 pub struct Told<'r> {
@@ -35,13 +35,13 @@ pub fn history(repository: &Path, app: &str, mut see: impl FnMut(Told) -> bool) 
         }
         let repo = Repository::open_bare(repository)?;
         let mut next = match repo.refname_to_id(&reference(app)) {
-            Ok(id) => Some(repo.find_commit(id)?),
+            Ok(id) => Some(commit(&repo, id)?),
             Err(e) if e.code() == ErrorCode::NotFound => None,
             Err(e) => return Err(e.into()),
         };
         let mut told: HashSet<String> = HashSet::new();
         while let Some(entry) = next {
-            let tree = entry.tree()?;
+            let tree = tree(&repo, &entry)?;
             let run: Run = toml::from_str(&file(&repo, &tree, "run.toml")?).context("run.toml")?;
             let state: State = toml::from_str(&file(&repo, &tree, "state.toml")?).context("state.toml")?;
             // A run that ended is told by its end. Another's entry may stand between that and its begin: a
@@ -52,7 +52,7 @@ pub fn history(repository: &Path, app: &str, mut see: impl FnMut(Told) -> bool) 
                 return Ok(());
             }
             // The first parent is always an entry; the first entry has none.
-            next = if entry.parent_count() > 0 { Some(entry.parent(0)?) } else { None };
+            next = entry.parent_id(0).ok().map(|id| commit(&repo, id)).transpose()?;
         }
         Ok(())
     };

@@ -7,6 +7,7 @@
 //! One compare-and-swap of the ref is the transaction. State and history are one commit, so they
 //! cannot disagree, and a crash leaves the entry before.
 
+mod damaged;
 mod history;
 pub mod state;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit::Commit;
 use crate::outcome::{Class, Failure};
+use damaged::{ensure_sound, unreadable};
 pub use history::{Told, history};
 use state::{Run, State};
 
@@ -62,25 +64,26 @@ pub fn read(repository: &Path, app: &str) -> Result<Journal> {
             Err(e) if e.code() == ErrorCode::NotFound => return Ok(Journal::default()),
             Err(e) => return Err(e.into()),
         };
-        let tree = repo.find_commit(head)?.tree()?;
+        let tree = tree(&repo, &commit(&repo, head)?)?;
         let state = toml::from_str(&file(&repo, &tree, "state.toml")?).context("state.toml")?;
         Ok(Journal { head: Some(head.into()), state })
     };
     inner().map_err(|e| unreadable(repository, app, &e))
 }
 
-fn unreadable(repository: &Path, app: &str, e: &anyhow::Error) -> anyhow::Error {
-    let (r, git) = (reference(app), format!("git --git-dir {}", repository.display()));
-    Failure::new(Class::Io, format!("the journal {r} in {} cannot be read: {e:#}", repository.display()))
-        .help("nothing is deployed while poller does not know what is")
-        .help(format!("look at it: {git} fsck"))
-        .help(format!("go back an entry, as the repository's owner: {git} update-ref {r} {r}~1"))
-        .help(format!("or begin a new journal from what is live: {git} update-ref -d {r}, then: poller adopt {app}"))
-        .into()
+fn commit(repo: &Repository, id: Oid) -> Result<GitCommit<'_>> {
+    ensure_sound(repo.path(), id)?;
+    Ok(repo.find_commit(id)?)
+}
+
+fn tree<'r>(repo: &'r Repository, commit: &GitCommit) -> Result<Tree<'r>> {
+    ensure_sound(repo.path(), commit.tree_id())?;
+    Ok(repo.find_tree(commit.tree_id())?)
 }
 
 fn file(repo: &Repository, tree: &Tree, name: &str) -> Result<String> {
     let entry = tree.get_name(name).with_context(|| format!("the entry has no {name}"))?;
+    ensure_sound(repo.path(), entry.id())?;
     let blob = repo.find_blob(entry.id())?;
     Ok(String::from_utf8(blob.content().to_vec())?)
 }

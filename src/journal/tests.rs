@@ -95,11 +95,11 @@ fn a_journal_that_cannot_be_read_is_an_error_and_not_new() {
     let scratch = Scratch::new("broken");
     let repo = open_or_create(&scratch.0).unwrap();
     let one = source(&repo, "one");
-    append(&repo, "todo", &entry(None, &one)).unwrap();
+    let written = append(&repo, "todo", &entry(None, &one)).unwrap();
     std::fs::write(scratch.0.join("refs/poller/todo"), "rubbish\n").unwrap();
     let failure = Failure::of(read(&scratch.0, "todo").unwrap_err());
     assert_eq!(failure.class, Class::Io);
-    assert!(failure.help.iter().any(|line| line.contains("fsck")), "{failure:?}");
+    assert!(failure.help.iter().any(|line| line.contains(written.as_str())), "{failure:?}");
 }
 
 /// Appends an entry about a run and returns it.

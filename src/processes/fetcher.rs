@@ -15,7 +15,7 @@ use crate::commit::Commit;
 use crate::journal;
 use crate::outcome::Failure;
 use crate::stages::fetch::{self, Lock, Opened, Step};
-use crate::stages::{stream, verify};
+use crate::stages::{programs, stream, verify};
 use crate::sys::privdrop::inherited;
 
 /// The descriptor on which trees go to the stager.
@@ -57,6 +57,10 @@ impl Session {
             FetcherRequest::Verify(request) => {
                 let commit = self.commit.as_ref().context("nothing was fetched")?;
                 Ok(FetcherReply::Verified(verify::verify(&self.opened()?.repo, commit, &request)?))
+            }
+            FetcherRequest::Programs(request) => {
+                let commit = self.commit.as_ref().context("nothing was fetched")?;
+                Ok(FetcherReply::Programs(programs::look(&self.opened()?.repo, commit, &request)?))
             }
             FetcherRequest::Stream(request) => {
                 let stager = match self.stager.take() {

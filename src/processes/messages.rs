@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::looks::{First, InTree, Mode, Programs, Push, Right, Room};
 use crate::commit::Commit;
 use crate::config::{Follow, Layout, Remote};
 use crate::journal::state::{Deployed, Published, Run};
@@ -51,11 +52,13 @@ pub struct Origin {
     pub timeout: Duration,
 }
 
-/// The one thing that the prober is asked.
+/// The one thing that a prober is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ProberRequest {
     Tips(Probe),
-    /// Which host key a server shows; the answer is one line in OpenSSH's format.
+    /// Whether keys may push to what they are to read, for `check`; at most so many connections at once.
+    Rights(Vec<Origin>, usize),
+    /// Which host key a server shows, for `init`; the answer is one line in OpenSSH's format.
     HostKey {
         host: String,
         port: u16,
@@ -142,6 +145,8 @@ pub enum FetcherRequest {
         beginning: String,
     },
     Verify(Verify),
+    /// What stands under these paths in the fetched commit, for `check`.
+    Programs(Programs),
     /// Streams a commit's tree to the stager.
     Stream(StreamTree),
     Record {
@@ -210,6 +215,8 @@ pub enum FetcherReply {
         commit: Commit,
     },
     Verified(Verified),
+    /// In the order of the request.
+    Programs(Vec<InTree>),
     Streamed,
     /// The stager ended before the tree did; its own reply says why.
     StagerGone,
@@ -272,6 +279,14 @@ pub enum StagerRequest {
     },
     /// What is live, as far as the files tell.
     Live,
+    /// Whether the user may write there and how much room there is, for `check`.
+    Room {
+        shared: Vec<String>,
+        /// Programs of the host, by path or by name, that the app's commands need.
+        programs: Vec<String>,
+        /// Where those are looked for that have a name only.
+        path: String,
+    },
     /// Makes what was staged live.
     Activate {
         name: String,
@@ -302,6 +317,7 @@ pub enum StagerReply {
         release: Option<String>,
         commit: Option<Commit>,
     },
+    Room(Room),
     Activated,
     Restored,
     Retired {

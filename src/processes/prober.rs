@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::messages::{Access, Probe, ProbeApp, Probed, ProberRequest, Tip};
-use super::wire;
+use super::{rights, wire};
 use crate::config::{Follow, Remote};
 use crate::journal;
 use crate::outcome::{Class, Failure};
@@ -38,6 +38,7 @@ pub fn run() -> Result<()> {
         ProberRequest::HostKey { host, port, timeout } => {
             wire::send(&mut out, &runtime.block_on(host_key::ask(&host, port, timeout)))
         }
+        ProberRequest::Rights(origins, connections) => runtime.block_on(rights::ask(&origins, connections, &mut out)),
     };
     // A name server that never answers keeps a thread busy; this process does not wait for it.
     runtime.shutdown_background();

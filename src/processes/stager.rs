@@ -10,6 +10,7 @@ use super::wire;
 use crate::config::Layout;
 use crate::outcome::Failure;
 use crate::stages::activate::Target;
+use crate::stages::room::is_usable;
 use crate::stages::stage::Staged;
 
 pub fn run() -> Result<()> {
@@ -39,6 +40,11 @@ fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, 
         (StagerRequest::Live, layout) => {
             let (release, commit) = target.what_is_live(layout == Layout::Releases)?;
             Ok(StagerReply::Live { release, commit })
+        }
+        (StagerRequest::Room { shared, programs, path }, layout) => {
+            let mut room = target.room(layout == Layout::Releases, &shared)?;
+            room.unusable = programs.into_iter().filter(|program| !is_usable(program, &path)).collect();
+            Ok(StagerReply::Room(room))
         }
         (StagerRequest::Stage { name, commit, shared }, Layout::Releases) => {
             target.stage_release(&name, commit.as_ref(), &shared, input)

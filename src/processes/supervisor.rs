@@ -10,7 +10,9 @@ use nix::unistd::Uid;
 
 use super::Role;
 use super::helper::{Helper, Patience, Start};
-use super::messages::{Access, Origin, Probe, ProbeApp, Probed, ProberRequest, ReaderReply, ReaderRequest, Secret};
+use super::messages::{
+    Access, Origin, Probe, ProbeApp, Probed, ProberRequest, Push, ReaderReply, ReaderRequest, Right, Secret,
+};
 use crate::config::{self, App, Config, Defaults, Paths, Reader};
 use crate::journal;
 use crate::outcome::{Class, Failure};
@@ -56,8 +58,36 @@ impl Reader for WithNew<'_> {
     }
 }
 
+/// Reads it whoever can have written it: for a look at what the files say, and nothing more.
+struct Plain;
+
+impl Reader for Plain {
+    fn read(&self, path: &Path) -> Result<String> {
+        // Something that is no file, such as a pipe, might never end.
+        let meta = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+        anyhow::ensure!(meta.is_file(), "{} is not a plain file", path.display());
+        std::fs::read_to_string(path).with_context(|| path.display().to_string())
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        match std::fs::read_dir(folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => {
+                let entries = entries.with_context(|| folder.display().to_string())?;
+                entries.map(|entry| Ok(entry?.path())).collect()
+            }
+        }
+    }
+}
+
+/// Reads the configuration that polls go by: only root or the caller can have written it.
 pub fn load(file: Option<&Path>) -> Result<Config, Failure> {
     load_through(file, &Trusted)
+}
+
+/// Reads a configuration to say what is wrong with it, and not to act on it.
+pub fn load_unchecked(file: Option<&Path>) -> Result<Config, Failure> {
+    load_through(file, &Plain)
 }
 
 /// The configuration as it would be with `text` at `path`.
@@ -167,17 +197,22 @@ impl<'c> Preparation<'c> {
                 })?;
             }
         }
+        let origin = self.origin(app)?;
+        Ok(Prepared { app, account, origin, repository })
+    }
+
+    /// Where an app's commits come from, and its key.
+    pub fn origin(&mut self, app: &App) -> Result<Origin> {
         let source = &app.source;
         let access = match (&source.remote, &source.ssh_command) {
             (config::Remote::Local(_), _) => Access::Local,
             (config::Remote::Ssh { .. }, Some(argv)) => Access::Program(argv.clone()),
             (config::Remote::Ssh { .. }, None) => self.key(app)?,
         };
-        let origin = Origin { url: source.url.clone(), remote: source.remote.clone(), access, timeout: source.timeout };
-        Ok(Prepared { app, account, origin, repository })
+        Ok(Origin { url: source.url.clone(), remote: source.remote.clone(), access, timeout: source.timeout })
     }
 
-    fn deploy_account(&self, app: &App) -> Result<Account> {
+    pub fn deploy_account(&self, app: &App) -> Result<Account> {
         let deploy = &app.deploy;
         if self.is_root {
             let Some(user) = &deploy.user else {
@@ -343,6 +378,29 @@ pub fn host_key(fetch: Option<&Account>, host: &str, port: u16, timeout: Duratio
     let line = prober.ask::<_, Result<String, Failure>>(&request, patience)??;
     prober.finish();
     Ok(line)
+}
+
+/// Whether the keys of these origins may push, in their order. What cannot be told is not known.
+pub fn rights(origins: Vec<Origin>, fetch: Option<&Account>, jobs: usize, stop: &Stop) -> Vec<Push> {
+    let mut found = vec![Push::Unknown; origins.len()];
+    let longest = origins.iter().map(|origin| origin.timeout).max().unwrap_or_default();
+    let rounds = origins.len().div_ceil(jobs.max(1)) as u32;
+    let time = longest * rounds + Duration::from_secs(10);
+    let patience = Patience { time, stop: Some(stop), class: Class::Unreachable };
+    let ask = |found: &mut Vec<Push>| -> Result<()> {
+        let start = Start { role: Role::Prober, account: fetch, umask: 0o027, descriptors: Vec::new(), input: None };
+        let mut prober = Helper::start(start)?;
+        prober.send(&ProberRequest::Rights(origins, jobs))?;
+        for _ in 0..found.len() {
+            let right: Right = prober.receive(patience)?;
+            *found.get_mut(right.index).context("an answer to another question")? = right.push;
+        }
+        prober.finish();
+        Ok(())
+    };
+    // The server was asked for its tips before this, and its trouble is told there.
+    let _ = ask(&mut found);
+    found
 }
 
 /// Asks a reader one thing.

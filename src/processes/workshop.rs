@@ -95,6 +95,23 @@ impl<'r> Workshop<'r> {
         }
     }
 
+    /// What stands under these paths in the fetched commit.
+    pub fn programs(&mut self, request: Programs) -> Result<Vec<InTree>> {
+        let patience = Patience { time: VERIFY, stop: Some(self.stop), class: Class::Protocol };
+        match self.fetcher()?.ask::<_, Result<_, Failure>>(&FetcherRequest::Programs(request), patience)?? {
+            FetcherReply::Programs(found) => Ok(found),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Whether the target can be written to, and how much fits.
+    pub fn room(&mut self, shared: Vec<String>, programs: Vec<String>, path: &str) -> Result<Room> {
+        match self.small(StagerRequest::Room { shared, programs, path: path.to_owned() })? {
+            StagerReply::Room(room) => Ok(room),
+            _ => anyhow::bail!("the stager answered another question"),
+        }
+    }
+
     /// Whether the target may be deployed to for the first time.
     pub fn inspect(&mut self) -> Result<()> {
         self.small(StagerRequest::Inspect).map(drop)

@@ -33,6 +33,23 @@ pub enum Protocol {
     V2,
 }
 
+/// What is started on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    UploadPack,
+    /// Started only to see whether it would answer; nothing is ever sent to it.
+    ReceivePack,
+}
+
+impl Service {
+    pub fn word(self) -> &'static str {
+        match self {
+            Service::UploadPack => "git-upload-pack",
+            Service::ReceivePack => "git-receive-pack",
+        }
+    }
+}
+
 /// What the server's `git-upload-pack` wrote to its standard error: where forges say "no such repository".
 #[derive(Clone, Debug)]
 pub struct Complaint {

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::known_hosts::{HostKeyError, KnownHosts};
-use super::{Complaint, Conversation, Protocol};
+use super::{Complaint, Conversation, Protocol, Service};
 use crate::config::Remote;
 use crate::outcome::{Class, Failure};
 use crate::processes::messages::{Access, Origin};
@@ -101,14 +101,25 @@ impl Session {
         protocol: Protocol,
         stage: &Stage,
     ) -> Result<(Box<dyn Conversation>, Complaint), Failure> {
-        stage.enter("starting git-upload-pack");
+        self.start(Service::UploadPack, path, protocol, stage).await
+    }
+
+    pub async fn start(
+        &self,
+        service: Service,
+        path: &str,
+        protocol: Protocol,
+        stage: &Stage,
+    ) -> Result<(Box<dyn Conversation>, Complaint), Failure> {
+        let program = service.word();
+        stage.enter("starting git on the server");
         let broken = |e: russh::Error| SessionError::from(e).into_failure(&self.host, 0);
         let mut channel = self.handle.channel_open_session().await.map_err(broken)?;
         if protocol == Protocol::V2 {
             // A server that does not accept the variable answers in v0, which is understood too.
             channel.set_env(false, "GIT_PROTOCOL", "version=2").await.map_err(broken)?;
         }
-        let command = format!("git-upload-pack {}", quoted(path));
+        let command = format!("{program} {}", quoted(path));
         channel.exec(true, command.as_bytes()).await.map_err(broken)?;
         let complaint = Complaint::default();
         loop {
@@ -120,13 +131,13 @@ impl Session {
                     let said = complaint.text().map(|t| format!(": {t}")).unwrap_or_default();
                     return Err(Failure::new(
                         Class::Protocol,
-                        format!("{} accepts the key but will not run git-upload-pack{said}", self.host),
+                        format!("{} accepts the key but will not run {program}{said}", self.host),
                     )
                     .help("is it a git server, and may this key read the repository?"));
                 }
             }
         }
-        stage.enter("waiting for git-upload-pack");
+        stage.enter("waiting for git on the server");
         Ok((Box::new(conversation(channel, complaint.clone())), complaint))
     }
 }
@@ -166,7 +177,15 @@ pub(super) fn preferred(pinned: Vec<Algorithm>) -> Preferred {
     Preferred { key: Cow::Owned(key), ..Preferred::default() }
 }
 
-/// A private key as it is written in a file.
+/// What a key is, for a person: its type and fingerprint.
+///
+/// # Errors
+/// It is none, or none that poller can use.
+pub fn describe_key(path: &Path, text: &str) -> Result<String, Failure> {
+    let key = private_key(path, text)?;
+    Ok(format!("{} {}", key.algorithm(), key.public_key().fingerprint(russh::keys::HashAlg::Sha256)))
+}
+
 pub fn private_key(path: &Path, text: &str) -> Result<PrivateKey, Failure> {
     let path = path.display();
     let new_key = format!("make one for poller: ssh-keygen -t ed25519 -N '' -f {path}.new");

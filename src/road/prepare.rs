@@ -37,6 +37,16 @@ fn shared(app: &App) -> Vec<String> {
     }
 }
 
+fn place(app: &App) -> Place {
+    Place { directory: app.target.directory.clone(), layout: app.target.layout }
+}
+
+/// Whether poller never wrote to the app's target.
+pub fn is_new_here(app: &App, state: &State) -> bool {
+    let begun = state.started.is_some() || state.failed.is_some();
+    state.deployed.as_ref().map_or(!begun, |d| d.place != place(app))
+}
+
 impl Road<'_> {
     pub fn decide(&mut self, tip: &Tip) -> Result<Decided> {
         let (commit, name) = (tip.commit.as_str(), self.app.name.as_str());
@@ -192,14 +202,12 @@ impl Road<'_> {
     }
 
     pub fn place(&self) -> Place {
-        Place { directory: self.app.target.directory.clone(), layout: self.app.target.layout }
+        place(self.app)
     }
 
     /// Whether poller never wrote to the target: a new app, or one whose directory or layout was changed.
     pub fn is_new_here(&self) -> bool {
-        let state = &self.journal.state;
-        let begun = state.started.is_some() || state.failed.is_some();
-        state.deployed.as_ref().map_or(!begun, |d| d.place != self.place())
+        is_new_here(self.app, &self.journal.state)
     }
 
     /// The tree to stage: all of it for a release; in place, whatever may differ from what is live.

@@ -25,16 +25,16 @@ use crate::outcome::{Class, Failure};
 use crate::processes::messages::StagerReply;
 use crate::sys::beneath::{Folders, look, make_folder, open_folder};
 
-const RELEASES: &str = "releases";
+pub(super) const RELEASES: &str = "releases";
 const CURRENT: &str = "current";
-const SHARED: &str = "shared";
+pub(super) const SHARED: &str = "shared";
 /// Where changed files wait with the layout `in-place`.
 const WAITING: &str = ".poller.partial";
 
 /// The app's target directory, open.
 pub struct Target {
     path: PathBuf,
-    root: OwnedFd,
+    pub(super) root: OwnedFd,
 }
 
 impl Target {

@@ -5,6 +5,7 @@
 mod support;
 
 mod adopt;
+mod check;
 mod config;
 mod cron;
 mod delivery;

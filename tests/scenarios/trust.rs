@@ -144,13 +144,19 @@ fn a_missing_key_is_named() {
 fn root_opens_nothing_under_the_target() {
     needs_root!();
     needs_program!("strace");
+    expect_nothing_opened_as_root(&[]);
+    expect_nothing_opened_as_root(&["check"]);
+}
+
+#[track_caller]
+fn expect_nothing_opened_as_root(args: &[&str]) {
     let world = World::new("strace");
     world.deployed();
     world.push(&[("index.html", file("two\n"))], "second");
     let trace = world.path("trace");
     let mut traced = std::process::Command::new("/usr/bin/strace");
     traced.args(["-f", "-ff", "-e", "trace=%file,%process,setuid,setresuid", "-o"]).arg(&trace);
-    let plain = world.command(&[]);
+    let plain = world.command(args);
     traced.arg(plain.get_program()).args(plain.get_args()).env_clear();
     traced.env("PATH", "/usr/bin:/bin").env("HOME", "/root");
     world.spawn(traced).wait().expect(0);

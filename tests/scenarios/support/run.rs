@@ -135,13 +135,20 @@ impl World {
 
     /// A run whose three streams are a terminal; what it showed is in `stderr`.
     pub fn poll_on_terminal(&self, args: &[&str]) -> Outcome {
-        self.poll_in_dialogue(args, &[])
+        self.on_terminal(self.command(args))
+    }
+
+    pub fn on_terminal(&self, command: Command) -> Outcome {
+        self.in_dialogue(command, &[])
     }
 
     /// The same with somebody who types: each answer once the question before it is on the screen.
     pub fn poll_in_dialogue(&self, args: &[&str], dialogue: &[(&str, &str)]) -> Outcome {
+        self.in_dialogue(self.command(args), dialogue)
+    }
+
+    fn in_dialogue(&self, mut command: Command, dialogue: &[(&str, &str)]) -> Outcome {
         let pty = nix::pty::openpty(None, None).expect("a pseudo-terminal");
-        let mut command = self.command(args);
         command.env("TERM", "xterm");
         command.stdin(pty.slave.try_clone().unwrap());
         command.stdout(pty.slave.try_clone().unwrap()).stderr(pty.slave);

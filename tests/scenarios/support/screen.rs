@@ -36,6 +36,7 @@ impl World {
         for (from, to) in [
             (url.as_str(), "git@git.example.org:site.git"),
             (&format!("[127.0.0.1]:{port}"), "git.example.org"),
+            (&format!("{}@127.0.0.1 port {port}", self.sshd.login), "git@git.example.org"),
             (&format!("127.0.0.1 port {port}"), "git.example.org port 22"),
             (&format!("{}@127.0.0.1", self.sshd.login), "git@git.example.org"),
             (&format!("{root}/etc"), "/etc/poller"),

@@ -1,5 +1,0 @@
-use crate::cli::Common;
-
-pub fn run(_common: &Common, _check: &crate::cli::Check) -> u8 {
-    70
-}
