@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::check::Machine;
 use crate::support::{World, exec, file, sh};
 
 #[test]
@@ -33,8 +34,11 @@ fn three_commands_after_the_installation_an_app_is_live() {
     world.screen("first-init", "poller init site git@git.example.org:site.git --user www-data", &shown);
 
     // Pasted into the server's page for deploy keys, read-only.
-    world.sshd.authorize_file(&world.path("etc/keys/site.pub"));
-    let check = world.poll(&["check", "site"]).expect(0);
+    let read_only = format!("restrict,command=\"git-upload-pack '{}'\"", world.repo.bare.display());
+    world.sshd.authorize_key(&read_only, &world.path("etc/keys/site.pub"));
+    let machine = Machine::new(&world);
+    fs::remove_file(world.path("cron/cron.d/poller")).unwrap();
+    let check = machine.check(&["check", "site"]).expect(0);
     world.screen("first-check", "poller check site", &check.stdout);
 
     let poll = world.poll_on_terminal(&["site"]).expect(0);

@@ -204,7 +204,7 @@ fn nothing(timer: Timer, caller: Caller) -> Finding {
         Timer::Disabled => finding.fix("systemctl enable --now poller.timer"),
         _ if caller == Caller::Root => finding
             .fix("with systemd: systemctl enable --now poller.timer")
-            .fix("with cron: install -m 644 cron/poller /etc/cron.d/poller"),
+            .fix("with cron: install -m 0644 /usr/share/poller/cron/poller /etc/cron.d/poller"),
         _ => finding.fix("crontab -e, and add: */5 * * * * /usr/bin/poller"),
     }
 }

@@ -64,13 +64,13 @@ fn new_app(name: &str) -> World {
 }
 
 /// A machine on which cron runs, with the shipped drop-in, and systemd does not.
-struct Machine<'w> {
+pub struct Machine<'w> {
     world: &'w World,
     cron: Child,
 }
 
 impl<'w> Machine<'w> {
-    fn new(world: &'w World) -> Machine<'w> {
+    pub fn new(world: &'w World) -> Machine<'w> {
         for folder in ["cron", "cron/cron.d", "cron/crontabs", "cron/run"] {
             fs::create_dir(world.path(folder)).unwrap();
         }
@@ -97,7 +97,7 @@ impl<'w> Machine<'w> {
         command
     }
 
-    fn check(&self, args: &[&str]) -> Outcome {
+    pub fn check(&self, args: &[&str]) -> Outcome {
         self.world.spawn(self.command(args)).wait()
     }
 }

@@ -49,14 +49,13 @@ impl Sshd {
 
     /// Lets the deploy key in, with these options (such as `command="…"`) before it.
     pub fn authorize(&self, options: &str) {
-        let key = fs::read_to_string(&self.client_key).unwrap();
-        let line = format!("{options} {key}");
-        fs::write(self.folder.join("authorized_keys"), line.trim_start()).unwrap();
+        self.authorize_key(options, &self.client_key);
     }
 
     /// Lets another key in, by its public half.
-    pub fn authorize_file(&self, public: &Path) {
-        fs::copy(public, self.folder.join("authorized_keys")).unwrap();
+    pub fn authorize_key(&self, options: &str, public: &Path) {
+        let line = format!("{options} {}", fs::read_to_string(public).unwrap());
+        fs::write(self.folder.join("authorized_keys"), line.trim_start()).unwrap();
     }
 
     pub fn authorize_nobody(&self) {
