@@ -273,7 +273,9 @@ fn apps_of_other_hosts_are_left_out_unless_they_are_named() {
     world.app("far").source("hosts = [\"far-*\"]").write();
     let shown = world.poll(&["status"]).expect(0);
     assert!(!shown.stdout.contains("far") && shown.stderr.is_empty(), "{}", shown.story());
-    world.poll(&["status", "far"]).expect(0).says("far: not for this host (testhost)");
+    world.poll(&["status", "far"]).expect(0).prints("elsewhere").prints("not for this host (testhost)");
+    fs::remove_file(world.path("etc/apps.d/site.toml")).unwrap();
+    world.poll(&["status"]).expect(0).says("no app is for this host (testhost)");
 }
 
 #[test]
