@@ -128,10 +128,9 @@ impl Source {
             };
             self.position += count as u64;
             self.rest.extend_from_slice(&bytes[..count]);
-            while let Some(end) = self.rest.iter().position(|&b| b == b'\n') {
-                let whole: Vec<u8> = self.rest.drain(..=end).collect();
-                line(&whole);
-            }
+            let whole = self.rest.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+            self.rest[..whole].split(|&b| b == b'\n').for_each(&mut line);
+            self.rest.drain(..whole);
             if self.rest.len() > LONGEST_LINE {
                 self.rest.clear();
             }

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use crate::commit::Commit;
 use crate::journal::state::{Kind, Started, State};
 use crate::report::{duration, printable};
-use crate::stages::decide::{Decision, Policy, Skip, Why, decide, newest_known, state_word};
+use crate::stages::decide::{Decision, Policy, Skip, Why, decide, newest_known, newest_note, state_word};
 use crate::stages::lock::{Content, Polled};
 
 /// What is known of an app without asking any server.
 pub struct Sight<'a> {
     pub app: &'a str,
     pub state: &'a State,
-    /// How the newest poll ended; none since the boot.
+    /// How the newest poll ended; none: there was none since the boot.
     pub polled: Option<&'a Polled>,
     /// Who holds its lock now.
     pub running: Option<&'a Content>,
@@ -52,10 +52,25 @@ impl Sight<'_> {
         }
     }
 
-    /// The tip as of the last poll, or what is being deployed now.
+    /// The tip as of the last poll, or what the present one is deploying or has done with.
     pub fn tip(&self) -> Option<&Commit> {
         let deploying = self.deploying().filter(|started| started.kind != Kind::Rollback);
-        deploying.map(|started| &started.commit).or_else(|| self.polled?.tip.as_ref())
+        let present = deploying.map(|started| &started.commit).or_else(|| self.news());
+        present.or_else(|| self.polled?.tip.as_ref())
+    }
+
+    /// The commit that the run which holds the lock has put on record. It may be at work for other apps
+    /// yet, and how the poll ended is written down when all of them are done.
+    fn news(&self) -> Option<&Commit> {
+        let holder = self.running?;
+        let noted = newest_note(self.state).filter(|(since, _)| holder.since.is_some_and(|began| *since >= began));
+        let deployed = self.state.deployed.as_ref().filter(|deployed| deployed.run == holder.run);
+        noted.map(|(_, commit)| commit).or(deployed.map(|deployed| &deployed.commit))
+    }
+
+    /// How the newest poll ended, unless the present one has changed something since.
+    fn last_poll(&self) -> Option<&Polled> {
+        self.polled.filter(|_| self.deploying().is_none() && self.news().is_none())
     }
 
     /// A deploy that is at work at this moment.
@@ -67,7 +82,7 @@ impl Sight<'_> {
     /// A poll that failed for a reason that the journal does not know, as state and sentence. The state is
     /// empty where it is the journal's.
     fn failed_poll(&self) -> Option<(&'static str, String)> {
-        let polled = self.polled.filter(|_| self.deploying().is_none())?;
+        let polled = self.last_poll()?;
         let word = match (polled.outcome.as_str(), &polled.tip) {
             ("unchanged" | "skipped" | "deployed" | "failed" | "interrupted", _) => return None,
             ("refused", Some(tip)) if self.state.refused.as_ref().is_some_and(|r| r.commit == *tip) => return None,
@@ -84,7 +99,7 @@ impl Sight<'_> {
         match (self.failed_poll(), self.polled) {
             (Some((_, why)), _) => why,
             (None, Some(_)) => "never deployed".to_owned(),
-            (None, None) => "never polled, never deployed".to_owned(),
+            (None, None) => "not polled since the boot, and never deployed".to_owned(),
         }
     }
 
@@ -100,13 +115,15 @@ impl Sight<'_> {
     fn told(&self, word: &'static str, why: String, next: Option<u32>) -> Standing {
         let mut why = match (self.deploying(), self.polled) {
             (Some(started), _) => self.deploys(started),
-            (None, None) if self.state != &State::default() => format!("not polled since the boot; {why}"),
+            (None, None) if self.running.is_none() && self.state != &State::default() => {
+                format!("not polled since the boot; {why}")
+            }
             (None, _) => why,
         };
         if let Some(holder) = self.running.filter(|_| self.deploying().is_none()) {
             why.push_str(&format!("; a run is at it now, in the stage `{}` (process {})", holder.stage, holder.pid));
         }
-        Standing { word, why: printable(&why), next }
+        Standing { word, why: printable(&why), next: next.filter(|_| self.deploying().is_none()) }
     }
 
     fn deploys(&self, started: &Started) -> String {
@@ -124,7 +141,7 @@ impl Sight<'_> {
         let (app, short) = (self.app, tip.short());
         match decision {
             Decision::Unchanged if state.deployed.as_ref().is_some_and(|d| d.commit == *tip) => {
-                match (self.polled, &state.deployed) {
+                match (self.last_poll(), &state.deployed) {
                     (Some(polled), _) if polled.outcome == "deployed" => format!("{short} was {}", polled.why),
                     (Some(_), _) => "nothing new: the tip is what is deployed".to_owned(),
                     (None, _) => format!("the last one to be deployed was {short}"),
@@ -242,7 +259,7 @@ mod tests {
     }
 
     fn holder(run: &str) -> Option<Content> {
-        Some(Content { pid: 42, run: run.into(), stage: "deploy".into(), ..Content::default() })
+        Some(Content { pid: 42, run: run.into(), since: Some(at(1)), stage: "deploy".into(), ..Content::default() })
     }
 
     /// State, newest poll, holder; word, beginning of the sentence, next attempt.
@@ -254,7 +271,7 @@ mod tests {
         let away = || polled("unreachable", "unreachable", None, "no route to host");
         let full = || polled("io", "pending", Some('b'), "the disk is full");
         let rows: Vec<Case> = vec![
-            (State::default(), None, None, "new", "never polled, never deployed", None),
+            (State::default(), None, None, "new", "not polled since the boot, and never deployed", None),
             (State::default(), well('b'), None, "new", "never deployed; bbbbbbbbbb is due with the next poll", Some(1)),
             (State::default(), away(), None, "unreachable", "the last poll failed: no route to host", None),
             (ok(), well('a'), None, "ok", "nothing new: the tip is what is deployed", None),
@@ -350,9 +367,13 @@ mod tests {
                 holder("k"),
                 "pending",
                 "deploying bbbbbbbbbb now, since 1970-01-01T00:00:05Z, in the stage `deploy` (process 42)",
-                Some(1),
+                None,
             ),
-            (started("k"), away(), holder("k"), "pending", "deploying bbbbbbbbbb now", Some(1)),
+            (started("k"), away(), holder("k"), "pending", "deploying bbbbbbbbbb now", None),
+            // It is done with this app, and at work for another.
+            (failed(1), well('a'), holder("z"), "failed", "failed attempt 1 of 3 at bbbbbbbbbb", Some(1)),
+            (ok(), well('b'), holder("r"), "ok", "the last one to be deployed was aaaaaaaaaa; a run", None),
+            (ok(), away(), holder("r"), "ok", "the last one to be deployed was aaaaaaaaaa; a run", None),
             (started("k"), well('a'), holder("z"), "interrupted", "the deploy of bbbbbbbbbb", Some(1)),
             (ok(), well('a'), holder("z"), "ok", "nothing new: the tip is what is deployed; a run is at it now", None),
         ];

@@ -40,25 +40,32 @@ pub fn run(common: &Common, named: &[String]) -> u8 {
         let config = supervisor::load(common.config.as_deref())?;
         setting::admit(&config, "status")?;
         let selection = setting::select(&config, named)?;
-        let elsewhere: Vec<&str> = selection.elsewhere.iter().map(|app| app.name.as_str()).collect();
-        let rows = rows(&config, selection)?;
+        let rows = rows(&config, selection, named)?;
         if common.json {
             let apps: Vec<Value> = rows.iter().map(as_json).collect();
             print_json(&json!({ "schema": 1, "host": config.host.name, "apps": apps }));
         } else {
             print(&as_text(&rows, &Page::new()));
-            remark(console, &config, named, &elsewhere);
+            if rows.is_empty() {
+                nothing_to_show(console, &config);
+            }
         }
         Ok(exit_code(rows.iter().map(|row| row.error.as_ref().map_or(0, |e| e.class.exit_code()))))
     })
 }
 
-fn rows(config: &Config, selection: Selection) -> Result<Vec<Row>> {
+fn rows(config: &Config, selection: Selection, named: &[String]) -> Result<Vec<Row>> {
     let journals = journals(config, &selection.apps)?;
     let now = Timestamp::now();
     let known = selection.apps.iter().zip(journals).map(|(app, journal)| look(config, app, journal, now));
     let mut rows: Vec<Row> = known.collect::<Result<_>>()?;
-    rows.extend(selection.broken.into_iter().map(|(name, failure)| unknown(name, "config", None, failure)));
+    rows.extend(selection.broken.into_iter().map(|(name, failure)| broken(name, "config", None, failure)));
+    // Those of other hosts are of interest to whoever names them.
+    let elsewhere = selection.elsewhere.into_iter().filter(|_| !named.is_empty());
+    rows.extend(elsewhere.map(|app| {
+        let why = format!("not for this host ({}), by its `[source] hosts`", config.host.name);
+        unknown(app.name.as_str().to_owned(), "elsewhere", Some(app.deploy.retries), why)
+    }));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
 }
@@ -87,7 +94,7 @@ fn look(config: &Config, app: &App, journal: Result<Journal, Failure>, now: Time
     }
     let state = match journal {
         Ok(journal) => journal.state,
-        Err(failure) => return Ok(unknown(name.to_owned(), "unreadable", Some(app.deploy.retries), failure)),
+        Err(failure) => return Ok(broken(name.to_owned(), "unreadable", Some(app.deploy.retries), failure)),
     };
     let content = lock::peek(&path);
     let policy = Policy::of(app, Force::No, content.waited());
@@ -99,8 +106,12 @@ fn look(config: &Config, app: &App, journal: Result<Journal, Failure>, now: Time
 }
 
 /// An app of which nothing is known but what is wrong with it.
-fn unknown(name: String, word: &'static str, retries: Option<u32>, error: Failure) -> Row {
+fn broken(name: String, word: &'static str, retries: Option<u32>, error: Failure) -> Row {
     let why = printable(error.message.lines().next().unwrap_or_default());
+    Row { error: Some(error), ..unknown(name, word, retries, why) }
+}
+
+fn unknown(name: String, word: &'static str, retries: Option<u32>, why: String) -> Row {
     Row {
         name,
         standing: Standing { word, why, next: None },
@@ -109,7 +120,7 @@ fn unknown(name: String, word: &'static str, retries: Option<u32>, error: Failur
         content: Content::default(),
         running: None,
         retries,
-        error: Some(error),
+        error: None,
     }
 }
 
@@ -154,24 +165,20 @@ fn cells(row: &Row) -> [String; 6] {
 fn tone(word: &str) -> Tone {
     match word {
         "ok" => Tone::Good,
-        "new" | "pending" | "frozen" => Tone::Plain,
+        "new" | "pending" | "frozen" | "elsewhere" => Tone::Plain,
         _ => Tone::Bad,
     }
 }
 
-/// What the table does not show.
-fn remark(console: &Console, config: &Config, named: &[String], elsewhere: &[&str]) {
-    for name in elsewhere.iter().filter(|_| !named.is_empty()) {
-        console.say(&format!("{name}: not for this host ({}), by its `[source] hosts`", config.host.name));
-    }
-    if config.apps.is_empty() && config.broken.is_empty() {
-        let folder = config.file.with_file_name("apps.d");
-        console.say(&format!("there are no apps in {}; make one: poller init NAME URL", folder.display()));
-        if !nix::unistd::Uid::effective().is_root() && std::path::Path::new("/etc/poller/apps.d").exists() {
-            console.say("those of the host: sudo poller status");
-        }
-    } else if named.is_empty() && config.apps.len() == elsewhere.len() && config.broken.is_empty() {
+fn nothing_to_show(console: &Console, config: &Config) {
+    if !config.apps.is_empty() {
         console.say(&format!("no app is for this host ({}), by their `[source] hosts`", config.host.name));
+        return;
+    }
+    let folder = config.file.with_file_name("apps.d");
+    console.say(&format!("there are no apps in {}; make one: poller init NAME URL", folder.display()));
+    if !nix::unistd::Uid::effective().is_root() && std::path::Path::new("/etc/poller/apps.d").exists() {
+        console.say("those of the host: sudo poller status");
     }
 }
 

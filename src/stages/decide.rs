@@ -255,6 +255,11 @@ pub fn newest_known(state: &State) -> Option<&Commit> {
     if let Some(started) = &state.started {
         return Some(&started.commit);
     }
+    newest_note(state).map(|(_, commit)| commit).or(state.deployed.as_ref().map(|d| &d.commit))
+}
+
+/// The newest commit that something is noted about, and since when.
+pub fn newest_note(state: &State) -> Option<(Timestamp, &Commit)> {
     let noted = [
         state.failed.as_ref().map(|f| (f.since, &f.commit)),
         state.refused.as_ref().map(|r| (r.since, &r.commit)),
@@ -262,8 +267,7 @@ pub fn newest_known(state: &State) -> Option<&Commit> {
         state.seen.as_ref().map(|s| (s.since, &s.tip)),
     ];
     // A tip that soaked is noted before it fails: of two notes of one time the first one counts.
-    let newest = noted.into_iter().flatten().rev().max_by_key(|(since, _)| *since);
-    newest.map(|(_, commit)| commit).or(state.deployed.as_ref().map(|d| &d.commit))
+    noted.into_iter().flatten().rev().max_by_key(|(since, _)| *since)
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub fn go(world: &World) {
 fn an_app_that_was_never_polled_is_new_and_after_a_deploy_it_is_ok() {
     let world = World::new("new and ok");
     world.app("site").write();
-    let app = expect(&world, "new", "never polled, never deployed");
+    let app = expect(&world, "new", "not polled since the boot, and never deployed");
     for key in ["deployed", "previous", "tip", "ref", "since", "last_poll", "failed", "frozen", "running", "error"] {
         assert!(app[key].is_null() && app.as_object().unwrap().contains_key(key), "{key}: {app:#}");
     }
@@ -160,6 +160,25 @@ fn a_deploy_that_is_going_on_is_no_interrupted_one() {
 }
 
 #[test]
+fn an_app_that_is_done_is_told_as_it_is_while_the_run_is_at_work_for_others() {
+    let world = World::new("others");
+    world.app("site").write();
+    world.app("slow").deploy("script = \"./slow.sh\"").write();
+    world.repo.commit(&[("slow.sh", world.script(""))], "before");
+    world.deployed_as_configured();
+    let second = world.push(&[("slow.sh", waiting(&world, "", "")), ("index.html", file("two\n"))], "slow");
+    let running = world.spawn_poll(&[]);
+    world.wait_for_script("slow.sh");
+    wait_until("the end of the quick one", seconds(20), || world.recorded("site").as_deref() == Some(&second));
+    let app = expect(&world, "ok", "a run is at it now");
+    assert_eq!((&app["tip"], &app["deployed"]), (&second.as_str().into(), &second.as_str().into()));
+    // Its output is over too: nothing is waited for.
+    world.poll(&["log", "site", "--follow"]).expect(0).says("no deploy of site is going on");
+    go(&world);
+    running.wait().expect(0);
+}
+
+#[test]
 fn a_refused_commit_is_told_with_the_reason() {
     let world = World::new("refused");
     let first = world.deployed();
@@ -254,7 +273,9 @@ fn apps_of_other_hosts_are_left_out_unless_they_are_named() {
     world.app("far").source("hosts = [\"far-*\"]").write();
     let shown = world.poll(&["status"]).expect(0);
     assert!(!shown.stdout.contains("far") && shown.stderr.is_empty(), "{}", shown.story());
-    world.poll(&["status", "far"]).expect(0).says("far: not for this host (testhost)");
+    world.poll(&["status", "far"]).expect(0).prints("elsewhere").prints("not for this host (testhost)");
+    fs::remove_file(world.path("etc/apps.d/site.toml")).unwrap();
+    world.poll(&["status"]).expect(0).says("no app is for this host (testhost)");
 }
 
 #[test]
