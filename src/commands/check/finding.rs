@@ -59,6 +59,11 @@ impl Finding {
         self
     }
 
+    /// For what polls go on without, such as metrics: what fails there is a warning.
+    pub fn beside_polls(self) -> Finding {
+        if self.is_failed() { Finding { verdict: Verdict::Warning, ..self } } else { self }
+    }
+
     pub fn is_failed(&self) -> bool {
         matches!(self.verdict, Verdict::Failed(_))
     }

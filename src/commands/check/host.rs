@@ -6,9 +6,10 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, Uid, User, access};
 
-use super::finding::{Finding, Verdict};
+use super::finding::Finding;
 use crate::config::{Config, Notify, notify};
 use crate::outcome::{Class, Failure};
+use crate::report::metrics::place::Folder;
 use crate::report::plural;
 use crate::sys::account::Account;
 use crate::sys::trusted_file;
@@ -24,7 +25,7 @@ pub fn look(config: &Config, fetch: &Result<Option<Account>, Failure>) -> Vec<Fi
     found.push(state(&config.paths.state, owner));
     found.push(run(&config.paths.run));
     found.push(log(&config.paths.log));
-    found.extend(config.metrics.as_ref().map(|metrics| textfile(&metrics.textfile)));
+    found.extend(config.metrics.as_ref().map(|metrics| textfile(&metrics.textfile).beside_polls()));
     found.extend(config.notify.iter().flat_map(notification));
     found
 }
@@ -125,15 +126,10 @@ fn textfile(path: &Path) -> Finding {
         return Finding::warning(check, format!("{}: the exporter reads only names that end in .prom", path.display()))
             .fix("rename it in `[metrics] textfile`");
     }
-    // Debian's folder belongs to the exporter's user, and poller opens nothing there through a link.
-    let meta = fs::metadata(folder);
-    if meta.is_ok_and(|meta| meta.mode() & 0o002 != 0 && meta.mode() & 0o1000 == 0) {
-        return Finding::failed(check, Class::Refused, format!("everybody can write to {shown}"))
-            .fix(format!("chmod o-w {shown}"));
-    }
-    match writable(check, folder) {
-        found if found.is_failed() => found,
-        _ => Finding::ok(check, path.display().to_string()),
+    match Folder::open(path).map(|_| writable(check, folder)) {
+        Err(e) => Finding::of(check, Failure::of(e)),
+        Ok(found) if found.is_failed() => found,
+        Ok(_) => Finding::ok(check, path.display().to_string()),
     }
 }
 
@@ -141,15 +137,8 @@ fn notification(notify: &Notify) -> Vec<Finding> {
     let check = "notify";
     let mut found = Vec::new();
     if let Some(command) = &notify.command {
-        let found_of_it = match program(check, Path::new(command.program())) {
-            // It is no deploy that fails on it.
-            Some(finding) if finding.verdict == Verdict::Failed(Class::Deploy) => {
-                Finding { verdict: Verdict::Failed(Class::Config), ..finding }
-            }
-            Some(finding) => finding,
-            None => Finding::ok(check, command.to_string()),
-        };
-        found.push(found_of_it);
+        let found_of_it = program(check, Path::new(command.program()));
+        found.push(found_of_it.unwrap_or_else(|| Finding::ok(check, command.to_string())).beside_polls());
     }
     for (what, url) in [("url", &notify.url), ("ping", &notify.ping)] {
         found.extend(

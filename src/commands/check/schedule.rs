@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use super::ask::ask;
 use super::finding::Finding;
-use crate::outcome::Class;
 use crate::sys::proc;
 
 const CHECK: &str = "schedule";
@@ -162,7 +161,7 @@ fn judge(timer: Timer, crontabs: &[Crontab], daemon: Daemon, caller: Caller) -> 
     // Beside a timer, a file that cron passes over is at its best.
     for crontab in trapped.into_iter().filter(|_| !by_timer) {
         for (why, fix) in &crontab.traps {
-            found.push(Finding::failed(CHECK, Class::Config, format!("{}: {why}", crontab.name)).fix(fix));
+            found.push(Finding::warning(CHECK, format!("{}: {why}", crontab.name)).fix(fix));
         }
     }
     // With the timer enabled or active, the shipped line does nothing.
