@@ -180,7 +180,7 @@ fn what_is_wrong_is_shown_with_its_remedy_and_one_apps_trouble_hides_no_other() 
     world.screen("check-failing", "poller check", &shown.stdout);
     let one = machine.check(&["check", "shop"]).expect(74);
     world.screen("check-app", "poller check shop", &one.stdout);
-    assert_eq!(shown.code, 78, "{}", shown.story());
+    assert_eq!(shown.code, 77, "{}", shown.story());
 }
 
 #[test]
