@@ -70,3 +70,31 @@ fn every_command_is_in_the_readme() {
         assert!(readme.contains(&format!("poller {name}")), "poller {name}");
     }
 }
+
+/// The names of all log events, as the code has them.
+fn events() -> std::collections::BTreeSet<String> {
+    let mut folders = vec![at("src")];
+    let mut found = std::collections::BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+                continue;
+            }
+            let text = fs::read_to_string(&entry).unwrap();
+            let names = text.split("event!(").skip(1).filter_map(|rest| rest.split('"').nth(1).map(str::to_owned));
+            found.extend(names.filter(|name| name.contains('.') && !name.contains(' ')));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_event_of_the_log_is_in_the_readme() {
+    let readme = fs::read_to_string(at("README.md")).unwrap();
+    let events = events();
+    assert!(events.len() > 25, "{events:?}");
+    for event in events {
+        assert!(readme.contains(&format!("`{event}`")), "{event}");
+    }
+}

@@ -46,7 +46,10 @@ pub fn unreadable(repository: &Path, app: &str, e: &anyhow::Error) -> anyhow::Er
     let newest = newest(repository, app);
     let current = std::fs::read_to_string(repository.join(&name)).unwrap_or_default();
     if newest.as_ref().is_some_and(|newest| newest.id.to_string() == current.trim()) {
-        return failure.help("its newest entry is sound: only its past cannot be told, and polls go on").into();
+        return failure
+            .help("its newest entry is sound: only its past cannot be told, and polls go on")
+            .help(format!("as far as it goes: poller history {app} -n 1, and more"))
+            .into();
     }
     let remedy = Remedy::of(repository, &name);
     let failure = failure.help("nothing is deployed while poller does not know what is live");

@@ -41,6 +41,6 @@ impl Road<'_> {
 
     /// A line in the log about what a person did.
     pub fn on_record(&self, what: &'static str, text: &str) {
-        event!(INFO, "operator", app = self.name(), stage = "record", command = what, who = self.context.who.as_str(); "{text}");
+        event!(INFO, "operator.noted", app = self.name(), stage = "record", command = what, who = self.context.who.as_str(); "{text}");
     }
 }

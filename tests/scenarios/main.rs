@@ -33,6 +33,7 @@ mod retry;
 mod road;
 mod rollback;
 mod rotate;
+mod screens;
 mod script;
 mod script_faults;
 mod status;
