@@ -258,7 +258,7 @@ fn broken_files_and_broken_journals_are_rows_and_decide_the_exit_status() {
     assert!(shown.stdout.contains("other.toml:2"), "{}", shown.story());
     world.poll(&["status", "site"]).expect(0);
     fs::write(world.repositories()[0].join("refs/poller/site"), "rubbish\n").unwrap();
-    world.poll(&["status", "site"]).expect(74).prints("unreadable").prints("fsck");
+    world.poll(&["status", "site"]).expect(74).prints("unreadable").prints("go back to the newest entry");
     let shown = world.poll(&["status", "--json"]).expect(78);
     let document: Value = serde_json::from_str(&shown.stdout).unwrap();
     let states: Vec<&str> = document["apps"].as_array().unwrap().iter().map(|a| a["state"].as_str().unwrap()).collect();

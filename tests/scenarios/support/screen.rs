@@ -140,6 +140,9 @@ fn settled(word: &str, before: &str, after: &str, runs: &mut BTreeMap<String, us
     if number && (before.ends_with("ms\": ") || before.ends_with("_ms\": ")) {
         return "300".to_owned();
     }
+    if number && before.ends_with("\"time\": ") {
+        return "1795186005".to_owned();
+    }
     if number && word.contains('.') && (after.starts_with(" s") || before.ends_with("seconds\": ")) {
         return "0.3".to_owned();
     }
