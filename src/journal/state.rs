@@ -40,6 +40,9 @@ pub struct State {
     /// failure. Empty when what is live is exactly what is deployed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stray: Vec<Published>,
+    /// Where the newest deploy was begun, if it did not go well: files of it may be there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub touched: Option<Place>,
 }
 
 /// A commit, and which part of it was published.

@@ -197,9 +197,15 @@ impl Road<'_> {
 
     /// Whether poller never wrote to the target: a new app, or one whose directory or layout was changed.
     pub fn is_new_here(&self) -> bool {
-        let state = &self.journal.state;
-        let begun = state.started.is_some() || state.failed.is_some();
-        state.deployed.as_ref().map_or(!begun, |d| d.place != self.place())
+        let (state, here) = (&self.journal.state, self.place());
+        if state.deployed.as_ref().is_some_and(|d| d.place == here) {
+            return false;
+        }
+        match &state.touched {
+            Some(place) => *place != here,
+            // An entry from before this was written down.
+            None => state.deployed.is_some() || (state.started.is_none() && state.failed.is_none()),
+        }
     }
 
     /// The tree to stage: all of it for a release; in place, whatever may differ from what is live.
@@ -207,8 +213,9 @@ impl Road<'_> {
         let state = &self.journal.state;
         let mut bases = Vec::new();
         if self.is_in_place() && !self.is_new_here() {
-            // Forced, or a first deploy that did not end: every file is written, wherever it may be now.
-            if state.deployed.is_none() || self.force == Force::Yes {
+            // Forced, or a first deploy to here that did not end: every file is written, wherever it may be now.
+            let is_elsewhere = state.deployed.as_ref().is_none_or(|d| d.place != self.place());
+            if is_elsewhere || self.force == Force::Yes {
                 bases.push(None);
             }
             bases.extend(state.deployed.iter().map(|d| Some(d.published())));
