@@ -38,7 +38,7 @@ pub fn run(common: &Common, app: &str, commit: Option<&str>, reason: Option<&str
         let road = desk.road(app, &mut lock, &mut trail)?;
         let state = road.journal.state.clone();
         let goal = goal(&desk, app, &state, commit, reason)?;
-        event!(INFO, "run.started", app = app.name.as_str(), stage = "lock", command = "rollback", who = desk.context.who.as_str(); "to {}: {}", goal.good.commit.short(), goal.back.freeze.reason);
+        event!(INFO, "run.started", app = app.name.as_str(), stage = "lock", command = "rollback", who = desk.context.who.as_str(); "to {}: {}", goal.good.commit.short(), goal.back.as_ref().map_or("", |back| &back.freeze.reason));
         let result = pipeline::rollback(road, &goal).map_err(Failure::of);
         let done = result.is_ok();
         let ended = Ended {
@@ -85,6 +85,10 @@ fn goal(desk: &Desk, app: &App, state: &State, commit: Option<&str>, reason: Opt
     let is_live = state.started.is_none() && state.stray.is_empty();
     let good = match commit {
         Some(beginning) => Some(find(name, &past, beginning)?),
+        // One that was cut short goes where it was going.
+        None if let Some(back) = state.unfinished_rollback() => {
+            past.iter().filter_map(|p| p.deployed.clone()).find(|d| d.commit == back.commit)
+        }
         None if is_live => earlier(state, &past),
         None => current.cloned(),
     };
@@ -94,7 +98,7 @@ fn goal(desk: &Desk, app: &App, state: &State, commit: Option<&str>, reason: Opt
             .help(format!("to keep it: poller freeze {name} --reason …; to deploy it again: poller --force {name}"))
             .into());
     }
-    let stray = state.stray.last().map(|published| &published.commit);
+    let stray = state.stray.iter().map(|published| &published.commit).rfind(|commit| **commit != good.commit);
     let left = stray.or(current.map(|d| &d.commit)).map_or("nothing", |commit| commit.short());
     let why = reason.map(|reason| format!(": {}", printable(reason.trim()))).unwrap_or_default();
     let freeze = Frozen {
@@ -106,7 +110,7 @@ fn goal(desk: &Desk, app: &App, state: &State, commit: Option<&str>, reason: Opt
     let previous = before(&past, &good);
     let deploy = past.iter().find(|p| p.run.to.as_ref() == Some(&good.commit) && !p.run.reference.is_empty());
     let reference = deploy.map(|p| p.run.reference.clone()).unwrap_or_default();
-    Ok(Goal { good, reference, back: Back { freeze, previous } })
+    Ok(Goal { good, reference, back: Some(Back { freeze, previous }) })
 }
 
 /// What went well before what is deployed now.

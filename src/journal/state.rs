@@ -45,6 +45,15 @@ pub struct State {
     pub touched: Option<Place>,
 }
 
+impl State {
+    /// What a rollback by hand was on its way to when it was cut short.
+    pub fn unfinished_rollback(&self) -> Option<Published> {
+        let started = self.started.as_ref().filter(|s| s.kind == Kind::Rollback)?;
+        let known = self.stray.iter().rev().find(|p| p.commit == started.commit).cloned();
+        Some(known.unwrap_or(Published { commit: started.commit.clone(), subdir: None }))
+    }
+}
+
 /// A commit, and which part of it was published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {

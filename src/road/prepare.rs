@@ -18,11 +18,14 @@ pub fn verify_request(app: &App, state: &State, force: Force, summary: bool) -> 
     let forced = force == Force::Yes;
     // Forced, or something else is live: the filter has no say.
     let unfiltered = forced || state.started.is_some() || !state.stray.is_empty();
+    // Only a dry run asks about a rollback; back is where that goes.
+    let back = state.unfinished_rollback();
+    let free = forced || back.is_some() || app.verify.allow_rewind;
     Verify {
         app: app.name.as_str().to_owned(),
         deployed: state.deployed.as_ref().map(|d| d.commit.clone()),
-        rewind: if forced || app.verify.allow_rewind { Rewind::Allowed } else { Rewind::Refused },
-        subdir: app.source.subdir.clone(),
+        rewind: if free { Rewind::Allowed } else { Rewind::Refused },
+        subdir: back.map_or_else(|| app.source.subdir.clone(), |back| back.subdir),
         shared: shared(app),
         paths: if unfiltered { Vec::new() } else { app.source.paths.clone() },
         summary,
@@ -61,6 +64,11 @@ impl Road<'_> {
                 if let Some(started) = &self.journal.state.started {
                     event!(WARN, "deploy.interrupted", app = name, stage = "decide", commit = started.commit.as_str(), outcome = "interrupted"; "the run {} of {:.0} began to deploy {} and did not finish; it is taken up again", started.run, started.at, started.commit.short());
                 }
+                if kind == Kind::Rollback
+                    && let Some(back) = self.journal.state.unfinished_rollback()
+                {
+                    return Ok(Decided::Back(self.back_to(back, tip)));
+                }
                 // What was interrupted was fetched then: it is there under its own name.
                 let goal = Tip { object: goal.clone(), commit: goal, reference: tip.reference.clone() };
                 let tip = if goal.commit == tip.commit { tip.clone() } else { goal };
@@ -85,12 +93,7 @@ impl Road<'_> {
     pub fn verify(&mut self, fetched: Fetched) -> Result<Judged> {
         self.enter("verify")?;
         let Fetched { plan, commit } = fetched;
-        let mut request = verify_request(self.app, &self.journal.state, self.force, false);
-        if plan.kind == Kind::Rollback {
-            // Back is where it goes: what was good once needs no look at its ancestors or its paths.
-            request.rewind = Rewind::Allowed;
-            request.paths = Vec::new();
-        }
+        let request = verify_request(self.app, &self.journal.state, self.force, false);
         let findings = match self.timed("verify", |road| road.shop.verify(request)) {
             Ok(findings) => findings,
             Err(e) => {

@@ -89,3 +89,33 @@ fn after_a_first_deploy_that_failed_another_directory_must_be_empty_too() {
         assert_eq!(fs::read_link(other.join("current")).unwrap().to_str(), Some("elsewhere"));
     }
 }
+
+#[test]
+fn the_same_rollback_again_after_a_kill_goes_where_the_first_one_went() {
+    let world = World::new("rollback again");
+    world.app("site").deploy(&gated(&world)).write();
+    let first = world.push(&[("index.html", file("one\n"))], "first");
+    world.poll(&[]).expect(0);
+    let second = world.push(&[("index.html", file("two\n"))], "second");
+    world.poll(&[]).expect(0);
+    kill_while_its_script_runs(&world, &["rollback", "site"]);
+    let again = world.poll(&["rollback", "site"]).expect(0);
+    assert!(again.stdout.contains(&first[..10]), "{}", again.stdout);
+    world.expect_live("site", &first);
+    assert_ne!(first, second);
+}
+
+#[test]
+fn a_killed_rollback_is_carried_through_with_the_folder_that_was_published_then() {
+    let world = World::new("rollback subdir");
+    world.app("site").deploy(&gated(&world)).source("subdir = \"old\"").write();
+    world.push(&[("old/index.html", file("one\n"))], "first");
+    world.poll(&[]).expect(0);
+    let second = world.push(&[("new/index.html", file("two\n"))], "second");
+    world.app("site").deploy(&gated(&world)).source("subdir = \"new\"").write();
+    world.poll(&[]).expect(0);
+    assert_eq!(world.revision("site"), Some(second));
+    kill_while_its_script_runs(&world, &["rollback", "site"]);
+    world.poll(&[]).expect(0).silent();
+    assert_eq!(world.live_text("site", "index.html").as_deref(), Some("one\n"));
+}
