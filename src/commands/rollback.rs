@@ -26,6 +26,8 @@ use crate::stages::record::Back;
 
 /// How far back a goal is looked for.
 const LONGEST: usize = 2_000;
+/// How the reason of a rollback's freeze begins.
+const ROLLED_BACK: &str = "rolled back from";
 
 pub fn run(common: &Common, app: &str, commit: Option<&str>, reason: Option<&str>) -> u8 {
     setting::run(|_| {
@@ -101,9 +103,12 @@ fn goal(desk: &Desk, app: &App, state: &State, commit: Option<&str>, reason: Opt
     let stray = state.stray.iter().map(|published| &published.commit).rfind(|commit| **commit != good.commit);
     let left = stray.or(current.map(|d| &d.commit)).map_or("nothing", |commit| commit.short());
     let why = reason.map(|reason| format!(": {}", printable(reason.trim()))).unwrap_or_default();
+    // Its freeze takes the place of another one: whoever lifts it is to know of both.
+    let holds = |f: &&Frozen| f.holds(Timestamp::now()) && !f.reason.starts_with(ROLLED_BACK);
+    let other = state.frozen.as_ref().filter(holds).map(|f| format!("; frozen before by {}: {}", f.by, f.reason));
     let freeze = Frozen {
         by: desk.context.who.clone(),
-        reason: format!("rolled back from {left} to {}{why}", good.commit.short()),
+        reason: format!("{ROLLED_BACK} {left} to {}{why}{}", good.commit.short(), other.unwrap_or_default()),
         since: Timestamp::now(),
         until: None,
     };

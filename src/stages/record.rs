@@ -182,6 +182,10 @@ fn told(mut state: State) -> State {
 pub fn ended(state: &State, facts: &Facts, result: &Result, now: Timestamp) -> State {
     match result {
         Result::Deployed => deployed(state, facts, now),
+        // What stays live by hand is not to give way to the tip at the next poll.
+        Result::Failed { live: Live::Failed, .. } if facts.kind == Kind::Rollback => {
+            State { frozen: facts.frozen(state), ..after(state, facts, Live::Failed) }
+        }
         // A rollback by hand says nothing about the tip, nor about the attempts at it.
         Result::Failed { live, .. } | Result::Deferred { live, .. } if facts.kind == Kind::Rollback => {
             after(state, facts, *live)
