@@ -43,7 +43,9 @@ fn shared(app: &App) -> Vec<String> {
 impl Road<'_> {
     pub fn decide(&mut self, tip: &Tip) -> Result<Decided> {
         let (commit, name) = (tip.commit.as_str(), self.app.name.as_str());
-        match decide(&self.journal.state, &tip.commit, &self.policy(), now()) {
+        let decision = decide(&self.journal.state, &tip.commit, &self.policy(), now());
+        self.forget_seen(tip, &decision)?;
+        match decision {
             Decision::Unchanged => {
                 event!(INFO, "poll.unchanged", app = name, stage = "decide", commit = commit, outcome = "unchanged"; "{} stands where it stood", tip.reference);
                 Ok(Decided::Stay(Outcome::Unchanged { commit: tip.commit.to_string() }))
@@ -73,6 +75,25 @@ impl Road<'_> {
                 let goal = Tip { object: goal.clone(), commit: goal, reference: tip.reference.clone() };
                 let tip = if goal.commit == tip.commit { tip.clone() } else { goal };
                 Ok(Decided::Go(Plan { kind, why, tip }))
+            }
+        }
+    }
+
+    /// A tip that went away has to stand anew when it comes back.
+    fn forget_seen(&mut self, tip: &Tip, decision: &Decision) -> Result<()> {
+        if self.journal.state.seen.as_ref().is_none_or(|seen| seen.tip == tip.commit) {
+            return Ok(());
+        }
+        let state = State { seen: None, ..self.journal.state.clone() };
+        match decision {
+            // What follows is written down anyway.
+            Decision::Deploy { .. } | Decision::Skip(Skip::Soaking { .. }) => {
+                self.journal.state = state;
+                Ok(())
+            }
+            _ => {
+                let why = "the tip that was to stand for a while went away; should it come back, it stands anew";
+                self.note(&tip.reference, &tip.commit, state, Kind::Soak, Ending::Skipped, Some(why.to_owned()))
             }
         }
     }
@@ -142,9 +163,10 @@ impl Road<'_> {
         state: State,
         kind: Kind,
         outcome: Ending,
-        error: Option<String>,
+        why: Option<String>,
     ) -> Result<()> {
         let at = now();
+        let (error, reason) = if outcome == Ending::Refused { (why, None) } else { (None, why) };
         let run = Run {
             id: self.context.run.clone(),
             kind,
@@ -157,7 +179,7 @@ impl Road<'_> {
             ended: Some(at),
             exit: None,
             error,
-            reason: None,
+            reason,
             ms: self.ms.clone(),
         };
         self.append(state, run, Vec::new())

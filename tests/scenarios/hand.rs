@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
-use crate::support::{World, file, seconds, wait_until};
+use crate::support::run::Outcome;
+use crate::support::{World, file, link, seconds, wait_until};
 
 /// Scripts that note themselves and then wait as long as there is a note `gate`.
 fn gated(world: &World) -> String {
@@ -118,4 +120,176 @@ fn a_killed_rollback_is_carried_through_with_the_folder_that_was_published_then(
     kill_while_its_script_runs(&world, &["rollback", "site"]);
     world.poll(&[]).expect(0).silent();
     assert_eq!(world.live_text("site", "index.html").as_deref(), Some("one\n"));
+}
+
+/// The same program, some time later.
+fn poll_later(world: &World, shift: &str) -> Outcome {
+    let poll = world.command(&[]);
+    let mut later = Command::new("faketime");
+    later.arg("-f").arg(shift).arg(poll.get_program()).args(poll.get_args()).current_dir("/");
+    world.spawn(later).wait()
+}
+
+#[test]
+fn a_tip_that_went_away_and_came_back_has_to_stand_anew() {
+    needs_program!("faketime");
+    let world = World::new("soak away");
+    let first = world.deployed();
+    world.app("site").source("soak = \"1h\"").write();
+    let second = world.push(&[("index.html", file("two\n"))], "second");
+    world.poll(&[]).expect(0).silent();
+    let put = |commit: &str| {
+        world.repo.rewind_to(commit);
+        world.repo.force_push();
+    };
+    put(&first);
+    world.poll(&[]).expect(0).silent();
+    let tip = world.journal_tip("site");
+    world.poll(&[]).expect(0).silent();
+    assert_eq!(world.journal_tip("site"), tip, "noted once");
+    put(&second);
+    poll_later(&world, "+2h").expect(0).silent();
+    world.expect_live("site", &first);
+    poll_later(&world, "+4h").expect(0).silent();
+    world.expect_live("site", &second);
+}
+
+#[test]
+fn what_is_left_alone_is_not_written_down_again_and_again() {
+    let world = World::new("steady");
+    let steady = |what: &str| {
+        world.poll(&[]);
+        let tip = world.journal_tip("site");
+        for _ in 0..5 {
+            world.poll(&[]);
+        }
+        assert_eq!(world.journal_tip("site"), tip, "{what}: {:?}", world.history("site"));
+    };
+    world.app("site").source("paths = [\"*.html\", \"deploy.sh\"]").deploy("retries = 1").write();
+    let first = world.deployed_as_configured();
+    steady("unchanged");
+    world.push(&[("other", file("x"))], "of no interest");
+    steady("skipped");
+    let bad = world.push(&[("deploy.sh", world.script("[ $POLLER_REASON = rollback ]"))], "bad");
+    steady("broken");
+    world.app("site").source("soak = \"1h\"").deploy("retries = 1").write();
+    world.push(&[("index.html", file("two\n"))], "second");
+    steady("soaking");
+    world.poll(&["freeze", "site", "--reason", "x"]).expect(0);
+    steady("frozen");
+    world.repo.rewind_to(&bad);
+    world.repo.force_push();
+    steady("frozen, and another tip");
+    world.poll(&["unfreeze", "site"]).expect(0);
+    steady("broken again");
+    world.app("site").write();
+    world.repo.rewind_to(&first);
+    world.repo.commit(&[("a", link("/etc/passwd"))], "evil");
+    world.repo.force_push();
+    steady("refused");
+    world.sshd.stop_listening();
+    steady("unreachable");
+    world.expect_live("site", &first);
+}
+
+#[test]
+fn a_broken_commit_whose_retry_is_killed_does_not_stay_live() {
+    for layout in LAYOUTS {
+        let world = World::new("broken killed");
+        world.app("site").deploy("retries = 1").target(&format!("layout = \"{layout}\"")).write();
+        let first = world.deployed_as_configured();
+        let gate = world.notes("gate");
+        let wait = format!("while [ -e '{}' ]; do sleep 0.1; done; [ $POLLER_REASON = rollback ]", gate.display());
+        world.push(&[("deploy.sh", world.script(&wait))], "bad");
+        world.poll(&[]).expect(1);
+        kill_while_its_script_runs(&world, &["retry", "site"]);
+        world.poll(&[]).expect(1);
+        world.expect_live("site", &first);
+        world.poll(&[]).expect(0).silent();
+        assert!(world.journal("site")[0].state.get("started").is_none());
+        world.poll(&["retry", "site"]).expect(1).says("attempt 3, asked for by hand");
+    }
+}
+
+#[test]
+fn not_now_says_when_it_is_tried_again() {
+    let world = World::new("not now when");
+    world.app("site").deploy("retries = 1").write();
+    world.deployed_as_configured();
+    let code = world.notes("code");
+    world.push(&[("deploy.sh", world.script(&format!("exit $(cat '{}')", code.display())))], "bad");
+    fs::write(&code, "75").unwrap();
+    world.poll_on_terminal(&[]).expect(0).says("tried again at the next poll");
+    fs::write(&code, "1").unwrap();
+    world.poll(&[]).expect(1);
+    fs::write(&code, "75").unwrap();
+    world.poll(&["retry", "site"]).expect(0).says("not tried again by itself: poller retry site");
+    let ran = world.ran().len();
+    world.poll(&[]).expect(0).silent();
+    assert_eq!(world.ran().len(), ran);
+}
+
+#[test]
+fn a_failed_rollback_that_is_kept_stays_until_it_is_unfrozen() {
+    let world = World::new("rollback kept");
+    world.app("site").deploy("on_failure = \"keep\"").write();
+    let script = world.script("[ \"$POLLER_REASON\" != rollback ]");
+    let first = world.push(&[("deploy.sh", script), ("index.html", file("one\n"))], "first");
+    world.poll(&[]).expect(0);
+    let second = world.push(&[("index.html", file("two\n"))], "second");
+    world.poll(&[]).expect(0);
+    world.poll(&["rollback", "site"]).expect(1).says("stays live").says("until: poller unfreeze site");
+    world.poll(&[]).expect(0).silent();
+    world.expect_live("site", &first);
+    world.poll(&["unfreeze", "site"]).expect(0);
+    world.poll(&[]).expect(0).silent();
+    world.expect_live("site", &second);
+}
+
+#[test]
+fn a_pipe_in_place_of_revision_keeps_no_adoption_waiting() {
+    let world = World::new("adopt pipe");
+    world.app("site").in_place().write();
+    world.push(&[("deploy.sh", world.script(""))], "first");
+    let revision = world.target("site").join("REVISION");
+    crate::support::sh("mkfifo", &[revision.to_str().unwrap()]);
+    world.deployer.own(&revision);
+    world.poll(&["adopt", "site"]).expect(64).says("poller adopt site COMMIT").within(seconds(20));
+}
+
+#[test]
+fn a_current_that_leads_out_of_releases_is_no_release_to_adopt() {
+    let world = World::new("adopt elsewhere");
+    world.app("site").write();
+    let first = world.push(&[("deploy.sh", world.script(""))], "first");
+    let (elsewhere, target) = (world.path("www/release"), world.target("site"));
+    fs::create_dir_all(&elsewhere).unwrap();
+    fs::write(elsewhere.join("REVISION"), &first).unwrap();
+    let point = |to: &std::path::Path| {
+        let _ = fs::remove_file(target.join("current"));
+        symlink(to, target.join("current")).unwrap();
+    };
+    for wrong in [elsewhere.clone(), "releases/gone".into(), "../../www/release".into()] {
+        point(&wrong);
+        world.poll(&["adopt", "site", &first]).expect(64).says("no link `current` that leads into `releases`");
+    }
+    assert_eq!(world.journal_tip("site"), None);
+    // One that another tool made there, by its whole path, is one.
+    fs::create_dir(target.join("releases")).unwrap();
+    fs::rename(&elsewhere, target.join("releases/20240101")).unwrap();
+    crate::support::sh("chown", &["-Rh", &world.deployer.name, target.to_str().unwrap()]);
+    point(&target.join("releases/20240101"));
+    world.poll(&["adopt", "site"]).expect(0).prints("is taken for deployed");
+}
+
+#[test]
+fn a_rollback_does_not_make_another_ones_freeze_forgotten() {
+    let world = World::new("rollback frozen");
+    let first = world.deployed();
+    world.push(&[("index.html", file("two\n"))], "second");
+    world.poll(&[]).expect(0);
+    world.poll(&["freeze", "site", "--reason", "audit until friday"]).expect(0);
+    world.poll(&["rollback", "site", "--reason", "orders"]).expect(0);
+    world.expect_live("site", &first);
+    world.poll(&["unfreeze", "site"]).expect(0).prints("orders").prints("audit until friday");
 }
