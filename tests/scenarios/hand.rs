@@ -293,3 +293,18 @@ fn a_rollback_does_not_make_another_ones_freeze_forgotten() {
     world.expect_live("site", &first);
     world.poll(&["unfreeze", "site"]).expect(0).prints("orders").prints("audit until friday");
 }
+
+#[test]
+fn an_entry_of_the_journal_is_no_commit_to_adopt_and_a_frozen_app_stays_frozen() {
+    let world = World::new("adopt entry");
+    world.app("site").in_place().write();
+    let first = world.push(&[("deploy.sh", world.script(""))], "first");
+    world.push(&[("index.html", file("two\n"))], "second");
+    fs::write(world.target("site").join("REVISION"), &first).unwrap();
+    world.poll(&["freeze", "site", "--reason", "moving"]).expect(0);
+    let entry = world.journal_tip("site").unwrap();
+    world.poll(&["adopt", "site", &entry]).expect(64).says("no commit");
+    world.poll(&["adopt", "site"]).expect(0).prints("it is frozen");
+    world.poll(&[]).expect(0).silent();
+    assert_eq!(world.recorded("site"), Some(first));
+}
