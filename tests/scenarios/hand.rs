@@ -308,3 +308,80 @@ fn an_entry_of_the_journal_is_no_commit_to_adopt_and_a_frozen_app_stays_frozen()
     world.poll(&[]).expect(0).silent();
     assert_eq!(world.recorded("site"), Some(first));
 }
+
+/// The calls that change something, or that begin something. Those with `?` are not on every machine.
+const POINTS: [&str; 6] =
+    ["?rename,?renameat,renameat2", "?unlink,unlinkat", "?symlink,symlinkat", "fsync", "syncfs", "setsid"];
+
+/// A command under strace in which each process dies of its `number`th such call. Whether any did.
+fn dies_at(world: &World, args: &[&str], calls: &str, number: usize) -> bool {
+    let trace = world.path("trace");
+    let plain = world.command(args);
+    let mut traced = Command::new("/usr/bin/strace");
+    traced.args(["-f", "-q", "-o"]).arg(&trace);
+    traced.args(["-e", &format!("trace={calls}")]);
+    traced.args(["-e", &format!("inject={calls}:signal=SIGKILL:when={number}")]);
+    traced.arg(plain.get_program()).args(plain.get_args());
+    traced.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/root");
+    world.spawn(traced).wait();
+    String::from_utf8_lossy(&fs::read(&trace).unwrap()).contains("killed by SIGKILL")
+}
+
+/// Whatever a kill left, one poll is enough: back and frozen, or as if nobody had asked.
+fn a_rollback_that_dies_anywhere(layout: &str, keep: usize) {
+    let world = World::new("rollback dies");
+    world.app("site").target(&format!("layout = \"{layout}\"\nkeep = {keep}")).write();
+    let first = world.deployed_as_configured();
+    world.push(&[("two", file("x"))], "second");
+    world.poll(&[]).expect(0);
+    let third = world.push(&[("index.html", file("three\n")), ("gone/sub.html", file("x"))], "third");
+    world.poll(&[]).expect(0);
+    let mut carried = 0;
+    for (calls, number) in POINTS.into_iter().flat_map(|calls| (1..4).map(move |number| (calls, number))) {
+        if !dies_at(&world, &["rollback", "site", &first], calls, number) {
+            world.poll(&["unfreeze", "site"]).expect(0);
+            world.poll(&[]).expect(0);
+            continue;
+        }
+        let what = format!("{calls} number {number}");
+        // What a killed run left running may hold the lock for a moment.
+        wait_until(&what, seconds(30), || world.poll(&[]).expect_one_of(&[0, 75]).code == 0);
+        let state = world.journal("site")[0].state.clone();
+        let live = world.revision("site").unwrap();
+        assert_eq!(world.recorded("site").as_ref(), Some(&live), "{what}");
+        assert!(state.get("started").is_none() && (live == first || live == third), "{what}: {state:?}");
+        assert_eq!(state.get("frozen").is_some(), live == first, "{what}: {state:?}");
+        if live == first {
+            carried += 1;
+            world.expect_no_leftovers("site");
+            world.expect_live("site", &first);
+            world.poll(&["unfreeze", "site"]).expect(0);
+        }
+        // Deployed anew, with whatever lies about.
+        world.poll(&["--force", "site"]).expect(0);
+        world.expect_live("site", &third);
+        world.expect_no_leftovers("site");
+    }
+    assert!(carried > 3, "only {carried} came so far");
+}
+
+#[test]
+fn a_rollback_to_a_kept_release_may_die_anywhere() {
+    needs_root!();
+    needs_program!("strace");
+    a_rollback_that_dies_anywhere("releases", 9);
+}
+
+#[test]
+fn a_rollback_to_a_retired_release_may_die_anywhere() {
+    needs_root!();
+    needs_program!("strace");
+    a_rollback_that_dies_anywhere("releases", 1);
+}
+
+#[test]
+fn a_rollback_in_place_may_die_anywhere() {
+    needs_root!();
+    needs_program!("strace");
+    a_rollback_that_dies_anywhere("in-place", 9);
+}
