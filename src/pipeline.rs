@@ -13,6 +13,7 @@ use crate::road::{Begun, Decided, Judged, Road, Setback};
 pub fn poll(mut road: Road, tip: &Tip) -> Result<Outcome> {
     let plan = match road.decide(tip)? {
         Decided::Go(plan) => plan,
+        Decided::Back(goal) => return rollback(road, &goal),
         Decided::Stay(outcome) => return Ok(outcome),
     };
     let fetched = road.fetch(plan)?;

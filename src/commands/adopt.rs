@@ -3,6 +3,7 @@
 //! For a directory that another tool filled, and for an app whose repository has another URL now.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::setting::{self, Desk, Trail};
@@ -38,8 +39,10 @@ pub fn run(common: &Common, app: &str, commit: Option<&str>) -> u8 {
             print(&format!("{json:#}\n"));
             return Ok(0);
         }
+        let is_frozen = road.journal.state.frozen.as_ref().is_some_and(|frozen| frozen.holds(Timestamp::now()));
         let next = match tip.commit == deployed.commit {
             true => format!("it is the tip of {}", tip.reference),
+            false if is_frozen => format!("it is frozen, so that it stays live until: poller unfreeze {name}"),
             false => format!("the next poll deploys {}, the tip of {}", tip.commit.short(), tip.reference),
         };
         print(&match adopted {

@@ -26,6 +26,8 @@ use crate::stages::record::Back;
 
 /// How far back a goal is looked for.
 const LONGEST: usize = 2_000;
+/// How the reason of a rollback's freeze begins.
+const ROLLED_BACK: &str = "rolled back from";
 
 pub fn run(common: &Common, app: &str, commit: Option<&str>, reason: Option<&str>) -> u8 {
     setting::run(|_| {
@@ -38,7 +40,7 @@ pub fn run(common: &Common, app: &str, commit: Option<&str>, reason: Option<&str
         let road = desk.road(app, &mut lock, &mut trail)?;
         let state = road.journal.state.clone();
         let goal = goal(&desk, app, &state, commit, reason)?;
-        event!(INFO, "run.started", app = app.name.as_str(), stage = "lock", command = "rollback", who = desk.context.who.as_str(); "to {}: {}", goal.good.commit.short(), goal.back.freeze.reason);
+        event!(INFO, "run.started", app = app.name.as_str(), stage = "lock", command = "rollback", who = desk.context.who.as_str(); "to {}: {}", goal.good.commit.short(), goal.back.as_ref().map_or("", |back| &back.freeze.reason));
         let result = pipeline::rollback(road, &goal).map_err(Failure::of);
         let done = result.is_ok();
         let ended = Ended {
@@ -85,6 +87,10 @@ fn goal(desk: &Desk, app: &App, state: &State, commit: Option<&str>, reason: Opt
     let is_live = state.started.is_none() && state.stray.is_empty();
     let good = match commit {
         Some(beginning) => Some(find(name, &past, beginning)?),
+        // One that was cut short goes where it was going.
+        None if let Some(back) = state.unfinished_rollback() => {
+            past.iter().filter_map(|p| p.deployed.clone()).find(|d| d.commit == back.commit)
+        }
         None if is_live => earlier(state, &past),
         None => current.cloned(),
     };
@@ -94,19 +100,22 @@ fn goal(desk: &Desk, app: &App, state: &State, commit: Option<&str>, reason: Opt
             .help(format!("to keep it: poller freeze {name} --reason …; to deploy it again: poller --force {name}"))
             .into());
     }
-    let stray = state.stray.last().map(|published| &published.commit);
+    let stray = state.stray.iter().map(|published| &published.commit).rfind(|commit| **commit != good.commit);
     let left = stray.or(current.map(|d| &d.commit)).map_or("nothing", |commit| commit.short());
     let why = reason.map(|reason| format!(": {}", printable(reason.trim()))).unwrap_or_default();
+    // Its freeze takes the place of another one: whoever lifts it is to know of both.
+    let holds = |f: &&Frozen| f.holds(Timestamp::now()) && !f.reason.starts_with(ROLLED_BACK);
+    let other = state.frozen.as_ref().filter(holds).map(|f| format!("; frozen before by {}: {}", f.by, f.reason));
     let freeze = Frozen {
         by: desk.context.who.clone(),
-        reason: format!("rolled back from {left} to {}{why}", good.commit.short()),
+        reason: format!("{ROLLED_BACK} {left} to {}{why}{}", good.commit.short(), other.unwrap_or_default()),
         since: Timestamp::now(),
         until: None,
     };
     let previous = before(&past, &good);
     let deploy = past.iter().find(|p| p.run.to.as_ref() == Some(&good.commit) && !p.run.reference.is_empty());
     let reference = deploy.map(|p| p.run.reference.clone()).unwrap_or_default();
-    Ok(Goal { good, reference, back: Back { freeze, previous } })
+    Ok(Goal { good, reference, back: Some(Back { freeze, previous }) })
 }
 
 /// What went well before what is deployed now.

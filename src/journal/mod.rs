@@ -142,6 +142,23 @@ fn swap(repo: &Repository, app: &str, expected: Option<&Commit>, id: Oid) -> Res
     }
 }
 
+/// Whether a commit is an entry of any journal in this repository.
+pub fn is_entry(repo: &Repository, commit: &GitCommit) -> Result<bool> {
+    let tree = commit.tree()?;
+    if ["state.toml", "run.toml"].into_iter().any(|name| tree.get_name(name).is_none()) {
+        return Ok(false);
+    }
+    let mut walk = repo.revwalk()?;
+    walk.simplify_first_parent()?;
+    walk.push_glob(&reference("*"))?;
+    for id in walk {
+        if id? == commit.id() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// A subject that makes `git log --oneline refs/poller/APP` a history.
 fn message(app: &str, run: &Run) -> String {
     let short = |commit: &Option<Commit>| commit.as_ref().map_or("nothing", Commit::short).to_owned();

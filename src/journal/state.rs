@@ -40,6 +40,18 @@ pub struct State {
     /// failure. Empty when what is live is exactly what is deployed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stray: Vec<Published>,
+    /// Where the newest deploy was begun, if it did not go well: files of it may be there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub touched: Option<Place>,
+}
+
+impl State {
+    /// What a rollback by hand was on its way to when it was cut short.
+    pub fn unfinished_rollback(&self) -> Option<Published> {
+        let started = self.started.as_ref().filter(|s| s.kind == Kind::Rollback)?;
+        let known = self.stray.iter().rev().find(|p| p.commit == started.commit).cloned();
+        Some(known.unwrap_or(Published { commit: started.commit.clone(), subdir: None }))
+    }
 }
 
 /// A commit, and which part of it was published.

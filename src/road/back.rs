@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use super::{Begun, Road, Setback, Staged, now};
 use crate::event;
-use crate::journal::state::{Deployed, Kind};
+use crate::journal::state::{Deployed, Kind, Published};
 use crate::outcome::{Class, Failure};
-use crate::processes::messages::{StagerReply, StreamTree};
+use crate::processes::messages::{StagerReply, StreamTree, Tip};
 use crate::report::plural;
 use crate::stages::record::{self, Back, Facts};
 
@@ -16,7 +16,8 @@ pub struct Goal {
     pub good: Deployed,
     /// The ref that it came from, for the script.
     pub reference: String,
-    pub back: Back,
+    /// None for a rollback that goes on: its freeze is on record since it began.
+    pub back: Option<Back>,
 }
 
 /// A goal whose files are on the target's disk.
@@ -27,6 +28,20 @@ pub struct Returned {
 }
 
 impl Road<'_> {
+    /// The goal of a rollback that was cut short. Its files are written anew, wherever it came to: a
+    /// release that it made itself may not be built.
+    pub fn back_to(&self, back: Published, tip: &Tip) -> Goal {
+        let good = Deployed {
+            commit: back.commit,
+            release: None,
+            at: now(),
+            run: self.context.run.clone(),
+            subdir: back.subdir,
+            place: self.place(),
+        };
+        Goal { good, reference: tip.reference.clone(), back: None }
+    }
+
     /// The release as it was left, built and all; where that is gone, the commit's files once more.
     pub fn find(&mut self, goal: &Goal) -> Result<Returned> {
         self.enter("stage")?;
@@ -64,7 +79,7 @@ impl Road<'_> {
             place,
             who: self.context.who.clone(),
             began,
-            back: Some(goal.back.clone()),
+            back: goal.back.clone(),
         };
         Ok(Returned { staged: Staged { facts }, anew })
     }

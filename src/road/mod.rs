@@ -77,6 +77,8 @@ pub struct Road<'r> {
 
 pub enum Decided {
     Go(Plan),
+    /// A rollback by hand that was cut short is to be carried through.
+    Back(back::Goal),
     Stay(Outcome),
 }
 

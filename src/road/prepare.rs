@@ -18,11 +18,14 @@ pub fn verify_request(app: &App, state: &State, force: Force, summary: bool) -> 
     let forced = force == Force::Yes;
     // Forced, or something else is live: the filter has no say.
     let unfiltered = forced || state.started.is_some() || !state.stray.is_empty();
+    // Only a dry run asks about a rollback; back is where that goes.
+    let back = state.unfinished_rollback();
+    let free = forced || back.is_some() || app.verify.allow_rewind;
     Verify {
         app: app.name.as_str().to_owned(),
         deployed: state.deployed.as_ref().map(|d| d.commit.clone()),
-        rewind: if forced || app.verify.allow_rewind { Rewind::Allowed } else { Rewind::Refused },
-        subdir: app.source.subdir.clone(),
+        rewind: if free { Rewind::Allowed } else { Rewind::Refused },
+        subdir: back.map_or_else(|| app.source.subdir.clone(), |back| back.subdir),
         shared: shared(app),
         paths: if unfiltered { Vec::new() } else { app.source.paths.clone() },
         summary,
@@ -43,14 +46,23 @@ fn place(app: &App) -> Place {
 
 /// Whether poller never wrote to the app's target.
 pub fn is_new_here(app: &App, state: &State) -> bool {
-    let begun = state.started.is_some() || state.failed.is_some();
-    state.deployed.as_ref().map_or(!begun, |d| d.place != place(app))
+    let here = place(app);
+    if state.deployed.as_ref().is_some_and(|d| d.place == here) {
+        return false;
+    }
+    match &state.touched {
+        Some(place) => *place != here,
+        // An entry from before this was written down.
+        None => state.deployed.is_some() || (state.started.is_none() && state.failed.is_none()),
+    }
 }
 
 impl Road<'_> {
     pub fn decide(&mut self, tip: &Tip) -> Result<Decided> {
         let (commit, name) = (tip.commit.as_str(), self.app.name.as_str());
-        match decide(&self.journal.state, &tip.commit, &self.policy(), now()) {
+        let decision = decide(&self.journal.state, &tip.commit, &self.policy(), now());
+        self.forget_seen(tip, &decision)?;
+        match decision {
             Decision::Unchanged => {
                 event!(INFO, "poll.unchanged", app = name, stage = "decide", commit = commit, outcome = "unchanged"; "{} stands where it stood", tip.reference);
                 Ok(Decided::Stay(Outcome::Unchanged { commit: tip.commit.to_string() }))
@@ -71,10 +83,34 @@ impl Road<'_> {
                 if let Some(started) = &self.journal.state.started {
                     event!(WARN, "deploy.interrupted", app = name, stage = "decide", commit = started.commit.as_str(), outcome = "interrupted"; "the run {} of {:.0} began to deploy {} and did not finish; it is taken up again", started.run, started.at, started.commit.short());
                 }
+                if kind == Kind::Rollback
+                    && let Some(back) = self.journal.state.unfinished_rollback()
+                {
+                    return Ok(Decided::Back(self.back_to(back, tip)));
+                }
                 // What was interrupted was fetched then: it is there under its own name.
                 let goal = Tip { object: goal.clone(), commit: goal, reference: tip.reference.clone() };
                 let tip = if goal.commit == tip.commit { tip.clone() } else { goal };
                 Ok(Decided::Go(Plan { kind, why, tip }))
+            }
+        }
+    }
+
+    /// A tip that went away has to stand anew when it comes back.
+    fn forget_seen(&mut self, tip: &Tip, decision: &Decision) -> Result<()> {
+        if self.journal.state.seen.as_ref().is_none_or(|seen| seen.tip == tip.commit) {
+            return Ok(());
+        }
+        let state = State { seen: None, ..self.journal.state.clone() };
+        match decision {
+            // What follows is written down anyway.
+            Decision::Deploy { .. } | Decision::Skip(Skip::Soaking { .. }) => {
+                self.journal.state = state;
+                Ok(())
+            }
+            _ => {
+                let why = "the tip that was to stand for a while went away; should it come back, it stands anew";
+                self.note(&tip.reference, &tip.commit, state, Kind::Soak, Ending::Skipped, Some(why.to_owned()))
             }
         }
     }
@@ -95,12 +131,7 @@ impl Road<'_> {
     pub fn verify(&mut self, fetched: Fetched) -> Result<Judged> {
         self.enter("verify")?;
         let Fetched { plan, commit } = fetched;
-        let mut request = verify_request(self.app, &self.journal.state, self.force, false);
-        if plan.kind == Kind::Rollback {
-            // Back is where it goes: what was good once needs no look at its ancestors or its paths.
-            request.rewind = Rewind::Allowed;
-            request.paths = Vec::new();
-        }
+        let request = verify_request(self.app, &self.journal.state, self.force, false);
         let findings = match self.timed("verify", |road| road.shop.verify(request)) {
             Ok(findings) => findings,
             Err(e) => {
@@ -149,9 +180,10 @@ impl Road<'_> {
         state: State,
         kind: Kind,
         outcome: Ending,
-        error: Option<String>,
+        why: Option<String>,
     ) -> Result<()> {
         let at = now();
+        let (error, reason) = if outcome == Ending::Refused { (why, None) } else { (None, why) };
         let run = Run {
             id: self.context.run.clone(),
             kind,
@@ -164,7 +196,7 @@ impl Road<'_> {
             ended: Some(at),
             exit: None,
             error,
-            reason: None,
+            reason,
             ms: self.ms.clone(),
         };
         self.append(state, run, Vec::new())
@@ -215,8 +247,9 @@ impl Road<'_> {
         let state = &self.journal.state;
         let mut bases = Vec::new();
         if self.is_in_place() && !self.is_new_here() {
-            // Forced, or a first deploy that did not end: every file is written, wherever it may be now.
-            if state.deployed.is_none() || self.force == Force::Yes {
+            // Forced, or a first deploy to here that did not end: every file is written, wherever it may be now.
+            let is_elsewhere = state.deployed.as_ref().is_none_or(|d| d.place != self.place());
+            if is_elsewhere || self.force == Force::Yes {
                 bases.push(None);
             }
             bases.extend(state.deployed.iter().map(|d| Some(d.published())));

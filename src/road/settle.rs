@@ -78,11 +78,24 @@ impl Road<'_> {
         // The failed release is left for a look; the one of the attempt before goes.
         self.retire(begun.before.failed.as_ref().and_then(|f| f.release.clone()));
         if setback.cause == SetbackCause::NotNow {
-            let why = "the script said \"not now\" (exit 75); it is tried again at the next poll".to_owned();
+            let again = match distance(attempts) {
+                _ if attempts >= self.app.deploy.retries => {
+                    format!("it is not tried again by itself: poller retry {}", self.name())
+                }
+                0 => "it is tried again at the next poll".to_owned(),
+                polls => format!("it is tried again {} from now", plural(polls as usize + 1, "poll")),
+            };
+            let why = format!("the script said \"not now\" (exit 75); {again}");
             return Ok(Outcome::Skipped { commit: commit.to_string(), why });
         }
         if by_hand {
             failure.message = format!("the rollback to {} failed: {}", commit.short(), failure.message);
+            let (state, name) = (&self.journal.state, self.name());
+            if state.started.is_some() {
+                failure.help.push(format!("the next poll carries it through; or at once: poller rollback {name}"));
+            } else if state.frozen.as_ref().is_some_and(|frozen| frozen.holds(now())) {
+                failure.help.push(format!("it is frozen as it is, until: poller unfreeze {name}"));
+            }
         } else if setback.cause == SetbackCause::Commit {
             let retries = self.app.deploy.retries;
             let (short, name) = (commit.short(), self.name());
@@ -98,9 +111,11 @@ impl Road<'_> {
                     .push(format!("attempt {attempts} of {retries}: {again}; a new commit is deployed at once"));
             } else {
                 failure.message = format!("deploy of {short} failed for the last time: {}", failure.message);
-                failure.help.push(format!(
-                    "attempt {attempts} of {retries}: it waits for another commit (or: poller retry {name})"
-                ));
+                let which = match attempts > retries {
+                    true => format!("attempt {attempts}, asked for by hand"),
+                    false => format!("attempt {attempts} of {retries}"),
+                };
+                failure.help.push(format!("{which}: it waits for another commit (or: poller retry {name})"));
             }
         }
         Err(failure.into())

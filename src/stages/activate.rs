@@ -12,6 +12,7 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -334,6 +335,15 @@ impl Target {
         Some(link.file_name()?.to_str()?.to_owned())
     }
 
+    /// The same, but only when it is one of this target's own: `current` may have been made by anybody.
+    fn live_release(&self) -> Result<Option<String>> {
+        let Some(name) = self.live().filter(|name| good_names(name.as_bytes()).is_ok()) else { return Ok(None) };
+        let identity = |path: PathBuf| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        let Some(live) = identity(self.by_descriptor(CURRENT)) else { return Ok(None) };
+        let known = identity(self.by_descriptor(RELEASES).join(&name)) == Some(live);
+        Ok((known && self.has(&name)?).then_some(name))
+    }
+
     /// Whether a release is there under its full name.
     pub fn has(&self, release: &str) -> Result<bool> {
         let found = look(&self.releases()?, OsStr::new(release))?;
@@ -343,7 +353,7 @@ impl Target {
     /// What somebody else put here, for `adopt`: the release behind `current`, and the commit that
     /// `REVISION` names, or the `HEAD` of a clone.
     pub fn what_is_live(&self, releases: bool) -> Result<(Option<String>, Option<Commit>)> {
-        let release = if releases { self.live() } else { None };
+        let release = if releases { self.live_release()? } else { None };
         let folder = match &release {
             Some(_) => self.by_descriptor(CURRENT),
             None if releases => return Ok((None, None)),
@@ -351,8 +361,11 @@ impl Target {
         };
         let line = |path: PathBuf| {
             let mut text = String::new();
-            let read = fs::File::open(path).and_then(|file| file.take(1 << 20).read_to_string(&mut text));
-            read.is_ok().then(|| text.trim().to_owned())
+            // A pipe under such a name would keep whoever opens it waiting.
+            let file = fs::File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
+            file.metadata().ok().filter(fs::Metadata::is_file)?;
+            file.take(1 << 20).read_to_string(&mut text).ok()?;
+            Some(text.trim().to_owned())
         };
         let commit = |text: String| Commit::try_from(text).ok();
         let revision = line(folder.join(stage::REVISION)).and_then(commit);

@@ -85,12 +85,9 @@ impl fmt::Display for Skip {
                 write!(f, "frozen by {} since {:.0}{until}: {}", frozen.by, frozen.since, frozen.reason)
             }
             Skip::Broken { failed, retries } => {
-                let made = failed.attempts;
+                let made = attempts(failed.attempts, *retries);
                 let reason = &failed.reason;
-                write!(
-                    f,
-                    "broken: {made} of {retries} attempts at this commit failed ({reason}); it waits for another commit"
-                )
+                write!(f, "broken: {made} at this commit failed ({reason}); it waits for another commit")
             }
             Skip::Waiting { failed, retries, polls } => {
                 let next = if *polls == 0 {
@@ -112,6 +109,14 @@ impl fmt::Display for Skip {
                 )
             }
         }
+    }
+}
+
+/// How many were made of how many. `poller retry` may make more than there are.
+fn attempts(made: u32, retries: u32) -> String {
+    match made > retries {
+        true => format!("all {}", plural(made as usize, "attempt")),
+        false => format!("{made} of {retries} attempts"),
     }
 }
 
@@ -166,14 +171,14 @@ pub fn decide(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> D
         return deploy(Kind::Deploy, Why::Forced);
     }
     let failed = state.failed.as_ref().filter(|f| f.commit == *tip);
-    if let Some(failed) = failed.filter(|f| f.attempts >= policy.retries && policy.force == Force::No) {
-        return Decision::Skip(Skip::Broken { failed: failed.clone(), retries: policy.retries });
-    }
     let soaking = soaking(state, tip, policy, now);
     // What was begun and not ended may be live in part: nothing else is looked at before it is mended.
     if let Some(started) = &state.started {
         let commit = if soaking.is_some() { &started.commit } else { tip };
         return Decision::Deploy { kind: Kind::Retry, why: Why::Interrupted, commit: commit.clone() };
+    }
+    if let Some(failed) = failed.filter(|f| f.attempts >= policy.retries && policy.force == Force::No) {
+        return Decision::Skip(Skip::Broken { failed: failed.clone(), retries: policy.retries });
     }
     if let Some(failed) = failed {
         let polls = distance(failed.attempts).saturating_sub(policy.waited);

@@ -164,17 +164,16 @@ pub fn resolve(repo: &Repository, beginning: &str) -> Result<Commit> {
             .into());
     }
     match repo.find_commit_by_prefix(beginning) {
-        Ok(commit) => Ok(commit.id().into()),
+        // The journals' own entries are commits of the same repository, and none of the project's.
+        Ok(commit) if !journal::is_entry(repo, &commit)? => Ok(commit.id().into()),
         Err(e) if e.code() == git2::ErrorCode::Ambiguous => {
             Err(Failure::new(Class::Usage, format!("`{shown}` is the beginning of more than one object"))
                 .help("write more of its digits")
                 .into())
         }
-        Err(_) => {
-            Err(Failure::new(Class::Usage, format!("there is no commit `{shown}` in what the followed ref leads to"))
-                .help("compare with: git log")
-                .into())
-        }
+        _ => Err(Failure::new(Class::Usage, format!("there is no commit `{shown}` in what the followed ref leads to"))
+            .help("compare with: git log")
+            .into()),
     }
 }
 

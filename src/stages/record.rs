@@ -131,7 +131,13 @@ pub fn begun(state: &State, facts: &Facts) -> State {
         run: facts.run.clone(),
         told: false,
     };
-    State { started: Some(started), stray: with(&state.stray, facts), frozen: facts.frozen(state), ..state.clone() }
+    State {
+        started: Some(started),
+        stray: with(&state.stray, facts),
+        frozen: facts.frozen(state),
+        touched: Some(facts.place.clone()),
+        ..state.clone()
+    }
 }
 
 /// A list, so that a second deploy that is cut short does not make the first one forgotten.
@@ -176,6 +182,10 @@ fn told(mut state: State) -> State {
 pub fn ended(state: &State, facts: &Facts, result: &Result, now: Timestamp) -> State {
     match result {
         Result::Deployed => deployed(state, facts, now),
+        // What stays live by hand is not to give way to the tip at the next poll.
+        Result::Failed { live: Live::Failed, .. } if facts.kind == Kind::Rollback => {
+            State { frozen: facts.frozen(state), ..after(state, facts, Live::Failed) }
+        }
         // A rollback by hand says nothing about the tip, nor about the attempts at it.
         Result::Failed { live, .. } | Result::Deferred { live, .. } if facts.kind == Kind::Rollback => {
             after(state, facts, *live)
@@ -211,10 +221,11 @@ fn deployed(state: &State, facts: &Facts, now: Timestamp) -> State {
 
 /// What a deploy that did not succeed leaves behind.
 fn after(state: &State, facts: &Facts, live: Live) -> State {
+    let before = State { touched: Some(facts.place.clone()), ..state.clone() };
     match live {
-        Live::Untouched => state.clone(),
-        Live::Former => State { started: None, stray: Vec::new(), ..state.clone() },
-        Live::Failed => State { started: None, stray: with(&[], facts), ..state.clone() },
+        Live::Untouched => before,
+        Live::Former => State { started: None, stray: Vec::new(), ..before },
+        Live::Failed => State { started: None, stray: with(&[], facts), ..before },
         Live::Unsure => told(begun(state, facts)),
     }
 }
@@ -311,7 +322,7 @@ mod tests {
         assert_eq!(cut.started.unwrap().commit, commit('a'));
         let full =
             ended(&State::default(), &facts('a'), &Result::Error { reason: "full".into(), live: Live::Former }, at(2));
-        assert_eq!(full, State::default());
+        assert_eq!(full, State { touched: Some(facts('a').place), ..State::default() });
     }
 
     #[test]

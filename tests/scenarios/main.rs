@@ -14,6 +14,7 @@ mod dry_run;
 mod failures;
 mod first_deploy;
 mod freeze;
+mod hand;
 mod harness;
 mod health;
 mod history;

@@ -117,6 +117,13 @@ fn every_row_of_the_table() {
             "interrupted",
         ),
         (
+            "broken, and the attempt that was asked for by hand was interrupted",
+            State { started: started('b'), failed: failed('b', 3), ..ok() },
+            Force::No,
+            deploy(Kind::Retry, Why::Interrupted),
+            "interrupted",
+        ),
+        (
             "interrupted at another",
             State { started: started('c'), ..same() },
             Force::No,
