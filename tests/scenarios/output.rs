@@ -225,7 +225,8 @@ fn whoever_asks_for_json_gets_one_document_also_of_a_command_that_fails() {
     let world = World::new("json fails");
     let failing = |args: &[&str], code: i32, class: &str| {
         let outcome = world.poll(args).expect(code);
-        let document: serde_json::Value = serde_json::from_str(&outcome.stdout).expect(&outcome.story());
+        let document: serde_json::Value =
+            serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}", outcome.story()));
         assert_eq!((&document["schema"], &document["exit"]), (&1.into(), &code.into()), "{}", outcome.story());
         assert_eq!(document["error"]["class"], class);
         let message = document["error"]["message"].as_str().unwrap();
