@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use cli::{Cli, Command};
-use outcome::Class;
+use outcome::{Class, Failure};
 use processes::Role;
+use report::terminal::{expect_json, print_failure, settled};
 use stages::decide::Force;
 
 mod cli;
@@ -44,10 +45,19 @@ fn run() -> ExitCode {
         Err(e) => {
             // --help and --version come this way too; nothing is left to say when the terminal is gone.
             let _ = e.print();
+            if e.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+                let text = e.to_string();
+                let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                expect_json();
+                print_failure(&Failure::new(Class::Usage, message).help("poller --help"));
+            }
             return if e.use_stderr() { ExitCode::from(Class::Usage.exit_code()) } else { ExitCode::SUCCESS };
         }
     };
-    ExitCode::from(obey(&cli))
+    if cli.common.json {
+        expect_json();
+    }
+    ExitCode::from(settled(obey(&cli)))
 }
 
 fn obey(cli: &Cli) -> u8 {

@@ -109,19 +109,25 @@ impl Failure {
         }
         let text = format!("{error:#}");
         let failure = Failure::new(Class::Io, text.as_str());
-        if is_full(&text) { failure.help(MAKE_ROOM) } else { failure }
+        match remedy(&text) {
+            Some(remedy) => failure.help(remedy),
+            None => failure,
+        }
     }
 }
 
 /// The remedy for a full disk.
 pub const MAKE_ROOM: &str = "make room (df -h, df -i); the next run goes on by itself";
+const READ_ONLY: &str = "mount it writable (findmnt; dmesg, if it was turned read-only by an error), then try again";
 
-/// Whether an error is about a disk that takes nothing more. By its words: libgit2 puts the system's
-/// into its messages and keeps no number.
-pub fn is_full(text: &str) -> bool {
-    ["No space left on device", "Disk quota exceeded", "quota exceeded", "File too large", "Read-only file system"]
-        .iter()
-        .any(|words| text.contains(words))
+/// The remedy for a disk that takes nothing more. It is known by the error's words: libgit2 puts the
+/// system's into its messages and keeps no number.
+pub fn remedy(text: &str) -> Option<&'static str> {
+    let full = ["No space left on device", "Disk quota exceeded", "quota exceeded", "File too large"];
+    match full.iter().any(|words| text.contains(words)) {
+        true => Some(MAKE_ROOM),
+        false => text.contains("Read-only file system").then_some(READ_ONLY),
+    }
 }
 
 impl fmt::Display for Failure {
@@ -196,5 +202,8 @@ mod tests {
         let by_libgit2 = git2::Error::from_str("failed to write loose object: No space left on device");
         assert_eq!(Failure::of(by_libgit2.into()).help, [MAKE_ROOM]);
         assert!(Failure::of(git2::Error::from_str("bad object").into()).help.is_empty());
+        // There may be room enough.
+        let read_only = std::io::Error::from_raw_os_error(nix::libc::EROFS);
+        assert_eq!(Failure::of(read_only.into()).help, [READ_ONLY]);
     }
 }

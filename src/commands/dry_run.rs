@@ -16,7 +16,7 @@ use crate::outcome::{Class, Failure, exit_code};
 use crate::processes::messages::{Probed, Tip, Verified};
 use crate::processes::supervisor::{self, Preparation, Prepared};
 use crate::processes::workshop::Workshop;
-use crate::report::terminal::{Console, print};
+use crate::report::terminal::{Console, print, print_json};
 use crate::report::{duration, plural};
 use crate::road::prepare::verify_request;
 use crate::stages::decide::{Decision, Force, Policy, decide, state_word};
@@ -79,7 +79,7 @@ fn look(cli: &Cli, console: &Console) -> Result<u8> {
     }
     if cli.common.json {
         let apps: Vec<Value> = views.iter().map(as_json).chain(failures.iter().map(failure_json)).collect();
-        print(&format!("{:#}\n", json!({ "schema": 1, "dry_run": true, "host": config.host.name, "apps": apps })));
+        print_json(&json!({ "schema": 1, "dry_run": true, "host": config.host.name, "apps": apps }));
     } else {
         for view in &views {
             print(&as_text(view));

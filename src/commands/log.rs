@@ -143,19 +143,23 @@ impl Desk<'_> {
     fn follow(&self, holder: &Content) -> Result<Option<u8>> {
         let mut tail = Tail::open(&self.config.paths.log, self.app.name.as_str(), &holder.run)?;
         tail.read()?;
+        if tail.has_ended() {
+            // Done here, and at work for another app.
+            return Ok(None);
+        }
         while !tail.has_begun() {
             // Asked before the log is read: what is not there then will not come.
             let is_at_it = self.is_at_it(holder);
             tail.read()?;
             if !tail.has_begun() && !is_at_it {
-                return Ok(None);
+                return self.already_over(holder);
             }
             if !tail.has_begun() {
                 std::thread::sleep(PAUSE);
             }
         }
         let Some(run) = self.deploy_of(holder)? else {
-            return Ok(None);
+            return self.already_over(holder);
         };
         if !self.common.json && put(&header(&run, Some(holder)))?.is_gone() {
             return Ok(Some(0));
@@ -175,6 +179,26 @@ impl Desk<'_> {
         self.end(holder).map(Some)
     }
 
+    /// A deploy that ended between two looks, or whose log is gone: told from the journal. None when the
+    /// holder did not deploy.
+    fn already_over(&self, holder: &Content) -> Result<Option<u8>> {
+        // A freeze may have come after it.
+        let newest = |app, repository| ReaderRequest::History { app, repository, limit: 10 };
+        let ReaderReply::History(all) = ask(self.config, self.app, newest)? else {
+            bail!("the reader answered another question");
+        };
+        let is_deploy = |ending| !matches!(ending, Ending::Refused | Ending::Skipped | Ending::Done);
+        if !all.iter().any(|past| past.run.id == holder.run && is_deploy(past.run.outcome)) {
+            return Ok(None);
+        }
+        let (past, output) = self.output(Some(holder.run.clone()))?;
+        self.show(&past.run, &output);
+        if !self.common.json {
+            self.console.say(&format!("{}: {}", self.app.name, ending(&past.run)));
+        }
+        Ok(Some(code(past.run.outcome)))
+    }
+
     /// Tells how a run ended that was followed.
     fn end(&self, holder: &Content) -> Result<u8> {
         let (past, output) = loop {
@@ -190,13 +214,18 @@ impl Desk<'_> {
         } else {
             self.console.say(&format!("{}: {}", self.app.name, ending(&past.run)));
         }
-        Ok(match past.run.outcome {
-            Ending::Deployed | Ending::Deferred | Ending::Skipped | Ending::Done => 0,
-            Ending::Error => Class::Io.exit_code(),
-            Ending::Refused => Class::Refused.exit_code(),
-            // Without an end on record it was killed.
-            Ending::Failed | Ending::Interrupted | Ending::Started => Class::Deploy.exit_code(),
-        })
+        Ok(code(past.run.outcome))
+    }
+}
+
+/// The exit code of a watch, for how the run ended.
+fn code(ending: Ending) -> u8 {
+    match ending {
+        Ending::Deployed | Ending::Deferred | Ending::Skipped | Ending::Done => 0,
+        Ending::Error => Class::Io.exit_code(),
+        Ending::Refused => Class::Refused.exit_code(),
+        // Without an end on record it was killed.
+        Ending::Failed | Ending::Interrupted | Ending::Started => Class::Deploy.exit_code(),
     }
 }
 

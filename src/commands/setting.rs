@@ -18,7 +18,7 @@ use crate::processes::messages::{ReaderReply, ReaderRequest};
 use crate::processes::output::Output;
 use crate::processes::supervisor::{self, Preparation};
 use crate::processes::workshop::Workshop;
-use crate::report::terminal::Console;
+use crate::report::terminal::{Console, print_failure};
 use crate::report::{log, printable};
 use crate::road::{AskedBy, Context, Road};
 use crate::stages::decide::Force;
@@ -32,6 +32,7 @@ pub fn run(body: impl FnOnce(&Console) -> Result<u8>) -> u8 {
     let console = Console::new();
     body(&console).unwrap_or_else(|e| {
         let failure = Failure::of(e);
+        print_failure(&failure);
         console.say(&format!("poller: {}", failure.message));
         failure.help.iter().for_each(|line| console.say(&format!("  {line}")));
         failure.class.exit_code()

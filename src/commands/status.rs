@@ -144,7 +144,8 @@ fn as_text(rows: &[Row], page: &Page) -> String {
         row.error
             .iter()
             .flat_map(|e| &e.help)
-            .for_each(|help| text.push_str(&page.below(Tone::Plain, &printable(help))));
+            // Not broken into lines: commands are copied from there.
+            .for_each(|help| text.push_str(&format!("  {}\n", printable(help))));
     }
     text
 }

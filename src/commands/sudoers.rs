@@ -15,7 +15,7 @@ use crate::cli::Common;
 use crate::config::{App, Config};
 use crate::outcome::exit_code;
 use crate::report::printable;
-use crate::report::terminal::{Console, print};
+use crate::report::terminal::{Console, print, print_json};
 use crate::sys::account::Account;
 
 /// As whom poller runs decides who needs sudo for the units.
@@ -47,7 +47,7 @@ pub fn run(common: &Common, named: &[String]) -> u8 {
         };
         let needs: Vec<Need> = selection.apps.iter().map(|app| need(app, &caller)).collect();
         if common.json {
-            print(&format!("{:#}\n", as_json(&needs)));
+            print_json(&as_json(&needs));
         } else {
             let mut left_out: Vec<(&str, &str)> =
                 selection.broken.iter().map(|(name, _)| (name.as_str(), "its file is broken")).collect();

@@ -28,7 +28,8 @@ impl Text for Account {
             );
         }
         let odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, ':' | '/' | ',');
-        if name.contains(odd) || name.starts_with(['-', '+', '#', '%']) {
+        // A backslash at the end would keep a quoted name open in a sudoers file.
+        if name.contains(odd) || name.starts_with(['-', '+', '#', '%']) || name.ends_with('\\') {
             return Err(Fault::new(format!("`{name}` is not the name of a user or group")));
         }
         Ok(Account(name.to_owned()))

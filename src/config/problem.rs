@@ -132,7 +132,7 @@ impl Place {
         Place {
             line: text[..line_start].matches('\n').count() + 1,
             column: before.chars().count() + 1,
-            shown: rendered(text[line_start..line_end].trim_end_matches('\r')),
+            shown: rendered(&without_secrets(text[line_start..line_end].trim_end_matches('\r'))),
             indent: width(&indent),
             // At the end of a line or of the file there is nothing to underline, but still a place to point at.
             carets: width(&rendered(marked)).max(1),
@@ -143,6 +143,46 @@ impl Place {
 fn boundary_at_or_before(text: &str, index: usize) -> usize {
     let index = index.min(text.len());
     (0..=index).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0)
+}
+
+/// A line with every URL of the web struck out behind its host, and what stands before that: what is
+/// there is often a password, and a problem goes into the log, into mail and to `[notify]`. Each
+/// character has its place still, for the carets.
+fn without_secrets(line: &str) -> String {
+    let strike = |text: &str| {
+        let stroke = |c: char| if width(&c.to_string()) == 1 { '*' } else { c };
+        text.chars().map(stroke).collect::<String>()
+    };
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    // One whose `https://` was forgotten is still a secret; a path of this machine and `git@host:path` are none.
+    let key = line.split('=').next().unwrap_or_default().trim();
+    if let Some(quote) = line.find(['"', '\'']).filter(|_| ["url", "ping"].contains(&key) && !line.contains("://")) {
+        let (before, value) = line.split_at(quote + 1);
+        let at = value.find('/').filter(|_| !value.contains('@') && !value.starts_with(['/', '.', '~']));
+        let (host, path) = value.split_at(at.unwrap_or(value.len()));
+        let (path, end) = path.split_at(path.find(['"', '\'']).unwrap_or(path.len()));
+        return format!("{before}{host}{}{end}", strike(path));
+    }
+    while let Some((before, after)) = rest.split_once("://") {
+        shown.push_str(before);
+        shown.push_str("://");
+        let end = after.find(['"', '\'']).unwrap_or(after.len());
+        let (url, behind) = after.split_at(end);
+        rest = behind;
+        let scheme = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        if ["ssh", "file", "git"].contains(&scheme) {
+            shown.push_str(url);
+            continue;
+        }
+        let (host, path) = url.split_at(url.find(['/', '?', '#']).unwrap_or(url.len()));
+        match host.rsplit_once('@') {
+            Some((user, host)) => shown.push_str(&format!("{}@{host}", strike(user))),
+            None => shown.push_str(host),
+        }
+        shown.push_str(&strike(path));
+    }
+    shown + rest
 }
 
 /// A source line as it is shown: a tab would be as wide as the terminal likes, so it becomes spaces.
@@ -243,6 +283,22 @@ mod tests {
 
     fn shown(text: &str, span: Range<usize>) -> String {
         Problem::new(Path::new("f.toml"), text, Some(span), Fault::new("no")).to_string()
+    }
+
+    #[test]
+    fn what_may_be_a_secret_in_a_url_is_struck_out() {
+        for (line, shown) in [
+            ("url = \"https://u:pw@h/s\" # x", "url = \"https://****@h**\" # x"),
+            ("ping = 'http://h:80?t= '", "ping = 'http://h:80****'"),
+            ("ping = \"hc.example.org/se/cret\"", "ping = \"hc.example.org********\""),
+            ("url = \"https:/h/s", "url = \"https:****"),
+            ("command = \"curl http://h/s\"", "command = \"curl http://h**\""),
+            ("url = \"ssh://git@h:x/a\"", "url = \"ssh://git@h:x/a\""),
+            ("url = \"git@h:a/b\"", "url = \"git@h:a/b\""),
+            ("url = \"/srv/a b\"", "url = \"/srv/a b\""),
+        ] {
+            assert_eq!(without_secrets(line), shown);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::memory::{self, News, Say};
 use super::metrics::{self, Occasion, Sample};
 use super::news;
 use super::notify::Notifier;
-use super::terminal::Console;
+use super::terminal::{Console, print_failure, print_json};
 use crate::config::{App, Config, NotifyOn};
 use crate::event;
 use crate::journal::state::State;
@@ -104,6 +104,7 @@ impl<'c> Ended<'c> {
 
 /// A failure that concerns the whole run is told every time: there may be no place to remember it.
 pub fn global(console: &Console, failure: &Failure) {
+    print_failure(failure);
     if failure.class == Class::Busy && !console.is_watched() {
         return;
     }
@@ -161,7 +162,7 @@ pub fn conclude(
         }
     };
     if json {
-        super::terminal::print(&format!("{:#}\n", as_json(context, &all, code)));
+        print_json(&as_json(context, &all, code));
     }
     code
 }

@@ -2,8 +2,16 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::outcome::{Failure, Outcome};
+use serde_json::json;
+
+use crate::outcome::{Class, Failure, Outcome, exit_code};
+
+/// Whether results were asked for as JSON, whether any were printed, and whether any got lost.
+static JSON: AtomicBool = AtomicBool::new(false);
+static PRINTED: AtomicBool = AtomicBool::new(false);
+static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Standard error, and whether somebody watches it.
 pub struct Console {
@@ -15,11 +23,31 @@ pub struct Console {
 
 /// Results go to standard output. A reader that has seen enough (`| head`) is no error.
 pub fn print(text: &str) {
+    PRINTED.store(true, Ordering::Relaxed);
     if let Err(e) = std::io::stdout().write_all(text.as_bytes())
         && e.kind() != std::io::ErrorKind::BrokenPipe
     {
+        LOST.store(true, Ordering::Relaxed);
         let _ = writeln!(std::io::stderr(), "poller: standard output: {e}");
     }
+}
+
+/// Said once, at the begin: `--json` was given.
+pub fn expect_json() {
+    JSON.store(true, Ordering::Relaxed);
+}
+
+/// Whoever asked for JSON gets one document, also of a command that failed before it had results.
+pub fn print_failure(failure: &Failure) {
+    if JSON.load(Ordering::Relaxed) && !PRINTED.load(Ordering::Relaxed) {
+        let error = json!({ "class": failure.class.word(), "message": failure.message, "help": failure.help });
+        print_json(&json!({ "schema": 1, "exit": failure.class.exit_code(), "error": error }));
+    }
+}
+
+/// The exit code of a command that ended with `code`: results that did not get out are no success.
+pub fn settled(code: u8) -> u8 {
+    if LOST.load(Ordering::Relaxed) { exit_code([code, Class::Io.exit_code()]) } else { code }
 }
 
 /// One JSON document. What JSON itself lets through, C1 controls and marks that turn text around, is

@@ -12,7 +12,7 @@ use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Remote, Remo
 
 use crate::commit::Commit;
 use crate::journal;
-use crate::outcome::{Class, Failure, MAKE_ROOM, is_full};
+use crate::outcome::{Class, Failure, remedy};
 use crate::processes::messages::{Access, Fetch, Tip};
 use crate::remote::transport;
 use crate::sys::libgit2;
@@ -128,8 +128,8 @@ fn advertised(remote: &Remote, name: &str) -> Result<Option<Oid>, git2::Error> {
 /// What an error of libgit2 means to poller.
 fn failure_of(url: &str, e: &git2::Error, complaint: Option<String>) -> Failure {
     let text = crate::report::printable(e.message());
-    if is_full(&text) {
-        return Failure::new(Class::Io, format!("{url}: {text}")).help(MAKE_ROOM);
+    if let Some(remedy) = remedy(&text) {
+        return Failure::new(Class::Io, format!("{url}: {text}")).help(remedy);
     }
     let said = complaint.map(|c| format!(" (the server said: {c})")).unwrap_or_default();
     // The connection held and git on the other side gave up: its repository is damaged, or it is hostile.

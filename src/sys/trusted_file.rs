@@ -39,7 +39,8 @@ pub fn read(path: &Path, secrecy: Secrecy) -> Result<String> {
     let file = walk(path)?;
     let stat = fstat(&file).with_context(|| path.display().to_string())?;
     if !is_kind(&stat, SFlag::S_IFREG) {
-        return Err(refused(format!("{} is not a plain file", path.display())).into());
+        let failure = refused(format!("{} is not a plain file", path.display()));
+        return Err(failure.help(format!("move it away, or name another: ls -ld {}", path.display())).into());
     }
     if secrecy == Secrecy::Private && stat.st_mode & 0o077 != 0 {
         return Err(refused(format!(

@@ -138,6 +138,49 @@ fn following_a_deploy_that_fails_ends_with_1_though_the_log_is_rotated_meanwhile
     }
 }
 
+/// The watch meets the run before its deploy begins, and looks again when that is over.
+#[test]
+fn a_deploy_that_fails_between_two_looks_of_a_watch_ends_it_with_1_all_the_same() {
+    needs_program!("ssh");
+    let world = World::new("between");
+    let ssh = world.path("ssh");
+    fs::create_dir(&ssh).unwrap();
+    let texts = [("key", fs::read_to_string(world.key_file()).unwrap()), ("hosts", world.sshd.known_hosts_line())];
+    for (name, text) in texts {
+        fs::write(ssh.join(name), text).unwrap();
+        crate::support::set_mode(&ssh.join(name), 0o600);
+        world.fetcher.own(&ssh.join(name));
+    }
+    let (shown, hold) = (ssh.display(), ssh.join("hold"));
+    let options = format!("-F /dev/null -o BatchMode=yes -i {shown}/key -o UserKnownHostsFile={shown}/hosts");
+    let wait = format!("while [ -e {} ]; do sleep 0.02; done", hold.display());
+    let command = format!("/bin/sh -c '{wait}; exec ssh {options} \"$@\"' ssh");
+    world.app("site").without("source.identity").source(&format!("ssh_command = {command:?}")).write();
+    world.deployed_as_configured();
+    world.push(&[("deploy.sh", world.script("echo one; exit 3"))], "bad");
+    fs::write(&hold, "").unwrap();
+    let running = world.spawn_poll(&[]);
+    wait_until("a poll that waits for its server", seconds(20), || {
+        world.poll(&["status"]).expect(0).stdout.contains("in the stage `probe`")
+    });
+    let watches = ["--follow", "-f"].map(|follow| world.spawn_poll(&["log", "site", follow, "--json"]));
+    wait_until("watches that look", seconds(20), || watches.iter().all(|watch| asleep(watch.pid())));
+    watches.iter().for_each(|watch| watch.signal(Signal::SIGSTOP));
+    fs::remove_file(&hold).unwrap();
+    running.wait().expect(1);
+    watches.iter().for_each(|watch| watch.signal(Signal::SIGCONT));
+    for watch in watches {
+        let log = document(&watch.wait().expect(1).stdout);
+        assert_eq!((&log["outcome"], &log["output"]), (&"failed".into(), &"one\n".into()));
+    }
+}
+
+/// Between two looks: a watch keeps no file but the log open while it sleeps.
+fn asleep(pid: i32) -> bool {
+    let wait = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    wait.split(' ').next() == Some(&nix::libc::SYS_clock_nanosleep.to_string())
+}
+
 #[test]
 fn following_a_deploy_that_is_killed_ends_too() {
     let world = World::new("killed");

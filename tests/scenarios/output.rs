@@ -219,3 +219,52 @@ fn a_reader_that_has_seen_enough_of_a_dry_run_is_no_panic() {
     assert!(text.contains("standard output"), "a full disk behind it is told: {text}");
     assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"));
 }
+
+#[test]
+fn whoever_asks_for_json_gets_one_document_also_of_a_command_that_fails() {
+    let world = World::new("json fails");
+    let failing = |args: &[&str], code: i32, class: &str| {
+        let outcome = world.poll(args).expect(code);
+        let document: serde_json::Value =
+            serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}", outcome.story()));
+        assert_eq!((&document["schema"], &document["exit"]), (&1.into(), &code.into()), "{}", outcome.story());
+        assert_eq!(document["error"]["class"], class);
+        let message = document["error"]["message"].as_str().unwrap();
+        assert!(outcome.stderr.contains(message.lines().next().unwrap()), "{}", outcome.story());
+    };
+    world.app("site").write();
+    for command in ["history", "log", "retry", "rollback", "adopt", "unfreeze", "status", "check", "sudoers"] {
+        failing(&[command, "siet", "--json"], 64, "usage");
+    }
+    failing(&["siet", "--json"], 64, "usage");
+    failing(&["-n", "siet", "--json"], 64, "usage");
+    failing(&["log", "site", "--json"], 64, "usage");
+    failing(&["status", "--frob", "--json"], 64, "usage");
+    failing(&["init", "status", "/x", "--json"], 64, "usage");
+    fs::write(world.config_file(), "[host").unwrap();
+    for args in [&["status", "--json"][..], &["history", "site", "--json"], &["--json"], &["-n", "--json"]] {
+        failing(args, 78, "config");
+    }
+}
+
+#[test]
+fn results_that_do_not_get_out_are_no_success() {
+    let world = World::new("full out");
+    world.app("site").write();
+    for args in [&["status"][..], &["status", "--json"], &["sudoers"], &["-n"]] {
+        let mut command = world.command(args);
+        command.stdout(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let ended = command.output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.code() == Some(74) && said.contains("standard output: No space left"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_password_in_a_mistyped_url_stays_in_its_file() {
+    let world = World::new("mistyped");
+    world.app("site").health("url = \"http://127.0.0.1:1/x?key=hunter2 \"").without("health.command").write_file_only();
+    let told = world.poll(&[]).expect(78).says("site.toml").says("a URL has no blanks");
+    assert!(!told.stderr.contains("hunter2"), "{}", told.story());
+    assert!(!fs::read_to_string(world.log_file()).unwrap().contains("hunter2"));
+}

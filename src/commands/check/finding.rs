@@ -115,13 +115,12 @@ impl Report {
         }))
     }
 
-    pub fn as_json(&self, host: &str) -> String {
+    pub fn as_json(&self, host: &str) -> Value {
         let checks = |findings: &[Finding]| findings.iter().map(Finding::as_json).collect::<Vec<_>>();
         let app = |(name, findings): &(String, Vec<Finding>)| json!({ "app": name, "checks": checks(findings) });
         let apps: Vec<Value> = self.apps.iter().map(app).collect();
         let host_checks = checks(&self.host);
-        let json = json!({ "schema": 1, "name": host, "host": host_checks, "apps": apps, "exit": self.exit() });
-        format!("{json:#}\n")
+        json!({ "schema": 1, "name": host, "host": host_checks, "apps": apps, "exit": self.exit() })
     }
 
     pub fn as_text(&self, host: &str, paint: Paint) -> String {

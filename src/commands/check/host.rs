@@ -4,15 +4,20 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, Uid, User, access};
 
 use super::finding::Finding;
 use crate::config::{Config, Notify, notify};
-use crate::outcome::{Class, Failure};
+use crate::outcome::{Class, Failure, MAKE_ROOM};
 use crate::report::metrics::place::Folder;
 use crate::report::plural;
 use crate::sys::account::Account;
 use crate::sys::trusted_file;
+
+/// What a poll that deploys a small commit writes, at least.
+const LEAST_BYTES: u64 = 64 << 10;
+const LEAST_INODES: u64 = 16;
 
 pub fn look(config: &Config, fetch: &Result<Option<Account>, Failure>) -> Vec<Finding> {
     let mut found = vec![configuration(config)];
@@ -22,9 +27,10 @@ pub fn look(config: &Config, fetch: &Result<Option<Account>, Failure>) -> Vec<Fi
         Err(failure) => found.push(Finding::of("fetch_user", failure.clone())),
     }
     let owner = fetch.as_ref().ok().and_then(Option::as_ref);
-    found.push(state(&config.paths.state, owner));
-    found.push(run(&config.paths.run));
-    found.push(log(&config.paths.log));
+    let paths = &config.paths;
+    found.push(with_room(state(&paths.state, owner), &paths.state));
+    found.push(with_room(run(&paths.run), &paths.run));
+    found.push(with_room(log(&paths.log), paths.log.parent().unwrap_or(Path::new("/"))));
     found.extend(config.metrics.as_ref().map(|metrics| textfile(&metrics.textfile).beside_polls()));
     found.extend(config.notify.iter().flat_map(notification));
     found
@@ -110,6 +116,32 @@ fn log(path: &Path) -> Finding {
         Err(e) => Finding::failed(check, Class::Io, format!("{} cannot be opened: {e}", path.display()))
             .fix("nothing is deployed without a log; mend it, or set `[paths] log`"),
     }
+}
+
+/// Without room for an entry and its objects, a poll ends before it begins.
+fn with_room(finding: Finding, folder: &Path) -> Finding {
+    let Some(there) = folder.ancestors().find(|folder| folder.exists()).filter(|_| !finding.is_failed()) else {
+        return finding;
+    };
+    let Ok(stat) = statvfs(there) else { return finding };
+    // What is kept back is for root.
+    let is_roots = Uid::effective().is_root() && fs::metadata(there).is_ok_and(|meta| meta.uid() == 0);
+    let (blocks, inodes) = match is_roots {
+        true => (stat.blocks_free(), stat.files_free()),
+        false => (stat.blocks_available(), stat.files_available()),
+    };
+    if blocks.saturating_mul(stat.fragment_size()) < LEAST_BYTES {
+        full(finding.check, there, "bytes")
+    } else if stat.files() > 0 && inodes < LEAST_INODES {
+        full(finding.check, there, "inodes")
+    } else {
+        finding
+    }
+}
+
+fn full(check: &'static str, folder: &Path, of: &str) -> Finding {
+    let text = format!("the file system of {} is full: it has next to no {of} left", folder.display());
+    Finding::failed(check, Class::Io, text).fix(MAKE_ROOM)
 }
 
 fn textfile(path: &Path) -> Finding {

@@ -25,7 +25,7 @@ use crate::journal::Journal;
 use crate::outcome::Failure;
 use crate::processes::messages::{Access, Origin, Probed, Push, ReaderReply, ReaderRequest, Tip};
 use crate::processes::supervisor::{self, Preparation, Prepared};
-use crate::report::terminal::print;
+use crate::report::terminal::{print, print_json};
 use crate::sys::account::Account;
 use crate::sys::signals::{self, Stop};
 use finding::{Finding, Paint, Report};
@@ -46,7 +46,10 @@ pub fn run(common: &Common, check: &Check) -> u8 {
                 (name.unwrap_or_default(), Report { host, ..Report::default() })
             }
         };
-        print(&if common.json { report.as_json(&host) } else { report.as_text(&host, Paint::of_standard_output()) });
+        match common.json {
+            true => print_json(&report.as_json(&host)),
+            false => print(&report.as_text(&host, Paint::of_standard_output())),
+        }
         Ok(report.exit())
     })
 }

@@ -30,7 +30,7 @@ use crate::config::{App, AppName, Config, Remote, given};
 use crate::outcome::{Class, Failure};
 use crate::processes::supervisor::{self, Preparation};
 use crate::report::printable;
-use crate::report::terminal::{Console, print};
+use crate::report::terminal::{Console, print, print_json};
 use crate::sys::account::Account;
 use crate::sys::fresh::{self, Draft};
 use answers::{Asker, Flags, mistyped};
@@ -94,7 +94,10 @@ fn set_up(common: &Common, init: &Init, console: &Console) -> Result<()> {
         // The questions are over.
         eprintln!();
     }
-    print(&if common.json { told.json() } else { told.text() });
+    match common.json {
+        true => print_json(&told.json()),
+        false => print(&told.text()),
+    }
     Ok(())
 }
 
@@ -108,6 +111,10 @@ fn name(text: &str) -> Result<AppName, Failure> {
             format!("`{text}` is a command of poller's: no app of that name could be polled by it"),
         )
         .help(format!("choose another name, such as {text}-app")));
+    }
+    if let Some(other) = text.strip_suffix(".pub") {
+        let message = format!("`{text}`: its key would lie where the public half of `{other}`'s does");
+        return Err(Failure::new(Class::Usage, message).help("choose a name that does not end in .pub"));
     }
     Ok(name)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Parts;
 use super::forge::{self, Desk};
@@ -22,7 +22,7 @@ struct Step {
     name: &'static str,
     what: String,
     age: Age,
-    json: serde_json::Value,
+    json: Value,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Told {
         text + &format!("\nThen:\n  {check}\n  {poll}\n")
     }
 
-    pub fn json(&self) -> String {
+    pub fn json(&self) -> Value {
         let step = |step: &Step| {
             let mut json = json!({ "step": step.name, "done": step.age.word() });
             if let (Some(json), Some(more)) = (json.as_object_mut(), step.json.as_object()) {
@@ -127,7 +127,7 @@ impl Told {
         let steps: Vec<_> = self.steps.iter().map(step).collect();
         let key = self.key.as_ref().map(|(line, _)| line);
         let page = self.key.as_ref().and(self.desk.page.as_ref());
-        let json = json!({
+        json!({
             "schema": 1,
             "app": self.app,
             "steps": steps,
@@ -135,7 +135,6 @@ impl Told {
             "page": page,
             "advice": key.map(|_| self.desk.advice),
             "next": self.next,
-        });
-        format!("{json:#}\n")
+        })
     }
 }

@@ -141,6 +141,7 @@ fn paths() {
 fn names_of_the_host() {
     taken::<Account>(&["gunicorn", "www-data", "a1", "DOMAIN\\user"]);
     refused::<Account>(&[
+        ("x\\", "not the name"),
         ("", "not empty"),
         ("root", "restricted user"),
         ("0", "uid 0 could be anyone"),

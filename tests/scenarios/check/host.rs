@@ -16,6 +16,24 @@ fn a_metrics_folder_that_is_missing() {
 }
 
 #[test]
+fn a_full_disk_below_state_locks_or_log_is_told_before_a_poll_meets_it() {
+    needs_root!();
+    let world = new_app("full");
+    fs::create_dir_all(world.log_file().parent().unwrap()).unwrap();
+    let log = world.log_file().parent().unwrap().to_owned();
+    for (folder, word, owner) in
+        [(world.state(), "state", Some(&world.fetcher)), (world.run_dir(), "locks", None), (log, "log", None)]
+    {
+        world.mount_tmpfs(&folder, "size=1m,mode=0755", owner);
+        expect(&check(&world).expect(0), None, word, "ok", &[]);
+        // As much as it takes.
+        assert!(fs::write(folder.join("fill"), vec![0; 2 << 20]).is_err());
+        expect(&check(&world).expect(74), None, word, "failed", &["is full", "df -h"]);
+        fs::remove_file(folder.join("fill")).unwrap();
+    }
+}
+
+#[test]
 fn folders_and_programs_of_the_host_that_others_could_change() {
     let world = new_app("host");
     let tell = world.path("etc/tell");

@@ -33,6 +33,7 @@ fn a_mistake_on_the_command_line_leaves_nothing_behind() {
     for (args, word) in [
         (["status", &url, "--branch", "main"], "choose another name"),
         (["help", &url, "--branch", "main"], "choose another name"),
+        (["a.pub", &url, "--branch", "main"], "public half of `a`"),
         (["a b", &url, "--branch", "main"], "not a name"),
         (["../x", &url, "--branch", "main"], "not a name"),
         (["site", "https://github.com/me/site.git", "--branch", "main"], "git@github.com:me/site.git"),
