@@ -11,7 +11,7 @@ use crate::cli::Common;
 use crate::outcome::Failure;
 use crate::processes::messages::{Probed, Tip};
 use crate::processes::supervisor;
-use crate::report::terminal::print;
+use crate::report::terminal::{print, print_json};
 use crate::road::adopt::Adopted;
 
 pub fn run(common: &Common, app: &str, commit: Option<&str>) -> u8 {
@@ -36,7 +36,7 @@ pub fn run(common: &Common, app: &str, commit: Option<&str>) -> u8 {
         let (name, to) = (&app.name, deployed.commit.short());
         if common.json {
             let json = json!({ "schema": 1, "app": name.as_str(), "done": what, "deployed": deployed });
-            print(&format!("{json:#}\n"));
+            print_json(&json);
             return Ok(0);
         }
         let is_frozen = road.journal.state.frozen.as_ref().is_some_and(|frozen| frozen.holds(Timestamp::now()));

@@ -15,7 +15,7 @@ use crate::journal::state::{Ending, Frozen, Kind, State};
 use crate::outcome::{Class, Failure};
 use crate::processes::supervisor;
 use crate::report::printable;
-use crate::report::terminal::print;
+use crate::report::terminal::{print, print_json};
 use crate::road::note::Note;
 
 pub fn freeze(common: &Common, app: &str, reason: &str, time: Option<Duration>) -> u8 {
@@ -118,7 +118,7 @@ fn tell(common: &Common, app: &App, what: &str, text: &str, more: &serde_json::V
         if let (Some(json), Some(more)) = (json.as_object_mut(), more.as_object()) {
             json.extend(more.clone());
         }
-        print(&format!("{json:#}\n"));
+        print_json(&json);
     } else {
         print(&format!("{}: {text}\n", app.name));
     }

@@ -128,8 +128,8 @@ fn as_text(rows: &[Row], page: &Page) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let head = ["APP", "STATE", "DEPLOYED", "TIP", "SINCE", "LAST POLL"].map(str::to_owned);
-    let cells: Vec<[String; 6]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
+    let head = ["APP", "STATE", "DEPLOYED", "TIP", "SINCE", "LAST POLL", "NEXT RETRY"].map(str::to_owned);
+    let cells: Vec<[String; 7]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
     let mut text = String::new();
     for (n, cells) in columns(&cells).iter().enumerate() {
         let Some(row) = n.checked_sub(1).map(|n| &rows[n]) else {
@@ -150,7 +150,7 @@ fn as_text(rows: &[Row], page: &Page) -> String {
     text
 }
 
-fn cells(row: &Row) -> [String; 6] {
+fn cells(row: &Row) -> [String; 7] {
     let none = || "-".to_owned();
     let deployed = row.state.deployed.as_ref();
     [
@@ -160,6 +160,11 @@ fn cells(row: &Row) -> [String; 6] {
         row.tip.as_ref().map_or_else(none, |tip| tip.short().to_owned()),
         deployed.map_or_else(none, |d| format!("{:.0}", d.at)),
         row.content.polled.as_ref().map_or_else(none, |polled| age(polled.at.as_second())),
+        match row.standing.next {
+            None => none(),
+            Some(0 | 1) => "next poll".to_owned(),
+            Some(polls) => format!("in {polls} polls"),
+        },
     ]
 }
 

@@ -190,13 +190,22 @@ fn check_owner(stat: &FileStat, path: &Path) -> Result<()> {
         return Ok(());
     }
     let owner = User::from_uid(Uid::from_raw(stat.st_uid)).ok().flatten();
+    let shown = path.display();
+    // What lies in somebody's home stays that person's: to take it away would lock them out.
+    let is_at_home = owner.as_ref().is_some_and(|u| u.dir != Path::new("/") && path.starts_with(&u.dir));
     let owner = owner.map_or_else(|| stat.st_uid.to_string(), |u| u.name);
+    let help = match me.is_root() {
+        true if is_at_home => format!(
+            "{shown} is in {owner}'s home: keep what is named where only root can change it, such as in /etc/poller"
+        ),
+        true => format!("chown root:root {shown}"),
+        false => format!("chown {me} {shown}"),
+    };
     Err(refused(format!(
-        "{} belongs to {owner} (mode {:04o}), who could change it, so it is not trusted",
-        path.display(),
+        "{shown} belongs to {owner} (mode {:04o}), who could change it, so it is not trusted",
         stat.st_mode & 0o7777
     ))
-    .help(format!("chown {} {}", if me.is_root() { "root:root".to_owned() } else { me.to_string() }, path.display()))
+    .help(help)
     .into())
 }
 
