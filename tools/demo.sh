@@ -236,15 +236,32 @@ run "$poll; echo \"exit status \$?\""
 [ "$said" = 'exit status 1' ] || fail 'the second failure should have been silent'
 is_live 'Hello, world'
 
-chapter '5. What happened, in plain git and plain JSON'
+chapter '5. Where it stands, and what happened'
+note 'No server is asked for this.'
+run "poller status --config etc/poller.toml"
+exits 0; says 'failed attempt 2 of 3'
+run "poller history site --config etc/poller.toml"
+exits 0; says 'retry'; says 'exited with status 1'
+
+chapter '6. Back, by hand, and frozen there'
+note 'To the release before, without the network; its script runs again.'
+run "poller rollback site --reason 'too cheerful' --config etc/poller.toml"
+exits 0; is_live Hello
+note 'The next poll leaves it alone, whatever is pushed.'
+run "$poll"
+exits 0; is_silent; is_live Hello
+run "poller unfreeze site --config etc/poller.toml"
+exits 0; says 'no longer frozen'
+
+chapter '7. The same in plain git and plain JSON'
 note 'State and history are commits in a bare repository.'
 run "git --git-dir state/*.git log --first-parent --format='%h %s' refs/poller/site"
 says 'site: retry failed'; says 'site: deploy deployed: nothing'
-run 'git --git-dir state/*.git show refs/poller/site:output.log'
-says 'no greeting, no deploy'
+run 'git --git-dir state/*.git show refs/poller/site:state.toml'
+says 'deployed'
 note 'The log: one JSON object a line.'
 run 'grep deploy.finished log/poller.log | tail -n 1'
-says '"outcome":"failed"'
+says '"outcome":"deployed"'
 
 printf '\n%sAll as told, in %s s. %sServer, keys, users and files are removed.%s\n' \
     "$bold" "$((SECONDS - began))" "$plain$faint" "$plain"

@@ -78,7 +78,7 @@ pub struct Road<'r> {
 pub enum Decided {
     Go(Plan),
     /// A rollback by hand that was cut short is to be carried through.
-    Back(back::Goal),
+    Back(Box<back::Goal>),
     Stay(Outcome),
 }
 

@@ -86,7 +86,7 @@ impl Road<'_> {
                 if kind == Kind::Rollback
                     && let Some(back) = self.journal.state.unfinished_rollback()
                 {
-                    return Ok(Decided::Back(self.back_to(back, tip)));
+                    return Ok(Decided::Back(Box::new(self.back_to(back, tip))));
                 }
                 // What was interrupted was fetched then: it is there under its own name.
                 let goal = Tip { object: goal.clone(), commit: goal, reference: tip.reference.clone() };
