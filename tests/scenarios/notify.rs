@@ -98,6 +98,21 @@ fn the_end_of_the_output_goes_with_a_failed_ping_where_asked_for() {
 }
 
 #[test]
+fn a_run_that_is_told_to_stop_says_that_it_failed_and_of_which_run() {
+    let http = Http::start();
+    let world = with_ping("ping stop", &http, "");
+    world.app("site").deploy("script = [\"/bin/sleep\", \"30\"]").write();
+    world.push(&[("index.html", file("one\n"))], "first");
+    let running = world.spawn_poll(&[]);
+    world.wait_for_script("/bin/sleep 30");
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.wait().expect(1);
+    let run = &run_ids(&world)[0];
+    let expected = ["/start", "/fail"].map(|what| format!("POST /ping/s3cret{what}?create=1&rid={run}"));
+    assert_eq!(http.take_lines(), expected);
+}
+
+#[test]
 fn a_run_that_finds_another_at_work_pings_too() {
     let http = Http::start();
     let world = with_ping("ping busy", &http, "");
