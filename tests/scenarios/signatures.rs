@@ -230,7 +230,12 @@ fn the_first_deploy_needs_a_signature_and_a_refusal_is_told_once() {
     let world = asking("first");
     let tip = commit(&world, "mallory", &[("deploy.sh", world.script(""))], "first");
     world.repo.push();
-    world.poll(&[]).expect(77).says("which is not in").says("add a line").says("NAME@HOST namespaces=\"git\" ssh-ed25519 AAAA");
+    world
+        .poll(&[])
+        .expect(77)
+        .says("which is not in")
+        .says("add a line")
+        .says("NAME@HOST namespaces=\"git\" ssh-ed25519 AAAA");
     world.poll(&[]).expect(77).silent();
     // Nothing that lifts other rules lifts this one.
     world.poll(&["--force", "site"]).expect(77);
