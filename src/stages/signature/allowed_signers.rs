@@ -2,7 +2,8 @@
 //! `principals [options] keytype base64-key [comment]`.
 //!
 //! Like git, which asks ssh-keygen for the principals of a key and then believes them: a key may sign when some line
-//! has it and that line's options hold. Principals are shown and not held against the author's address.
+//! has it and that line's options hold. Principals are shown and not held against the author's address. Where lines of
+//! one key disagree, git looks at those of the first one's principals, and here any of them will do.
 //!
 //! Stricter than OpenSSH: a line that cannot be read makes the whole file an error, and so does `cert-authority`,
 //! which is not supported. A time without `Z` is UTC here; in OpenSSH it is the local time of whoever verifies.

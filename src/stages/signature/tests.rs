@@ -2,7 +2,8 @@ use std::path::Path;
 
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
-use russh::keys::ssh_key::{Signature, SshSig, public::KeyData};
+use russh::keys::ssh_key::public::{KeyData, SkEd25519};
+use russh::keys::ssh_key::{Signature, SshSig};
 
 use super::allowed_signers::Unfit;
 use super::*;
@@ -145,4 +146,25 @@ fn a_signature_of_another_type_than_its_key_is_not_read() {
     assert_eq!(claims(sk, good.signature().clone()), Err(Refusal::Unreadable));
     let another = claims(key(2).public_key().key_data().clone(), good.signature().clone());
     assert_eq!(another, Err(Refusal::Mismatch), "a signature that names another key than the one that made it");
+}
+
+#[test]
+fn a_hardware_keys_signature_counts_only_with_what_the_key_added_to_it() {
+    let seed = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+    let KeyData::Ed25519(public) = key(1).public_key().key_data().clone() else { panic!("an Ed25519 key") };
+    let own = KeyData::SkEd25519(SkEd25519::new(public, "ssh:"));
+    let line = PublicKey::from(own.clone()).to_openssh().unwrap();
+    let allowed = AllowedSigners::parse(Path::new("signers"), &format!("alice {line}")).unwrap();
+    let touched = [1, 0, 0, 0, 7];
+    let sha256 = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().to_vec();
+    let message = SshSig::signed_data("git", HashAlg::Sha512, plain().as_bytes()).unwrap();
+    let made = seed.sign(&[sha256(b"ssh:"), touched.to_vec(), sha256(&message)].concat());
+    for (added, passes) in [(touched, true), ([0, 0, 0, 0, 7], false), ([1, 0, 0, 0, 8], false)] {
+        let signature = Signature::new(Algorithm::SkEd25519, [made.as_ref(), &added[..]].concat()).unwrap();
+        let armour = SshSig::new(own.clone(), "git", HashAlg::Sha512, signature).unwrap().to_string();
+        let signed = object::commit(with("gpgsig", &armour).as_bytes()).unwrap();
+        let found = check(&signed, &allowed).map(|found| found.principals);
+        let expected = if passes { Ok("alice".to_owned()) } else { Err(Refusal::Mismatch) };
+        assert_eq!(found, expected, "{added:?}");
+    }
 }
