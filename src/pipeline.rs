@@ -18,7 +18,7 @@ pub fn poll(mut road: Road, tip: &Tip) -> Result<Outcome> {
     };
     let fetched = road.fetch(plan)?;
     let verified = match road.verify(fetched)? {
-        Judged::Publish(verified) => verified,
+        Judged::Publish(verified) => *verified,
         Judged::Leave(outcome) => return Ok(outcome),
     };
     let staged = road.stage(verified)?;

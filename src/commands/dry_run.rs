@@ -122,7 +122,7 @@ fn view<'p>(
         let progress = |received, total, bytes| console.transfer(app.name.as_str(), received, total, bytes);
         let found = shop
             .fetch(&prepared.origin, &goal, true, progress)
-            .and_then(|_| shop.verify(verify_request(app, &journal.state, force, true)));
+            .and_then(|_| shop.verify(verify_request(app, prepared.signers.as_ref(), &journal.state, force, true)));
         // The fetcher removes its quarantine when it ends by itself.
         shop.finish();
         found.map_err(Failure::of)
@@ -160,6 +160,9 @@ fn as_text(view: &View) -> String {
             verdict => {
                 line("verdict", &format!("would deploy ({why})"));
                 let found = verdict.as_ref().and_then(|v| v.as_ref().ok());
+                if let Some(signer) = found.and_then(|f| f.signer.as_ref()) {
+                    line("signature", &signer.to_string());
+                }
                 found.into_iter().flat_map(|f| &f.warnings).for_each(|warning| line("warning", warning));
             }
         },
@@ -274,6 +277,7 @@ fn as_json(view: &View) -> Value {
         "tip": view.tip.commit.as_str(),
         "verdict": verdict,
         "why": why,
+        "signer": found.and_then(|f| f.signer.as_ref()),
         "warnings": found.map(|f| &f.warnings),
         "summary": found.and_then(|f| f.summary.as_ref()),
         "directory": app.target.directory,

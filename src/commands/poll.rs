@@ -196,6 +196,7 @@ fn one<'c>(
                 app,
                 account: prepared.account.clone(),
                 origin: Some(prepared.origin.clone()),
+                signers: prepared.signers.clone(),
                 force,
                 lock: &mut lock,
                 journal,

@@ -174,6 +174,7 @@ impl<'c> Desk<'c> {
             app,
             account,
             origin: None,
+            signers: None,
             force: Force::No,
             lock,
             journal,

@@ -130,7 +130,7 @@ pub struct HealthTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct VerifyTable {
-    pub allowed_signers: Option<Spanned<FilePath>>,
+    pub allowed_signers: Option<FilePath>,
     pub pgp_keys: Option<Spanned<FilePath>>,
     pub allow_rewind: bool,
 }

@@ -208,6 +208,8 @@ pub struct Health {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verify {
+    /// Whose signatures count; none: no signature is asked for.
+    pub allowed_signers: Option<PathBuf>,
     pub allow_rewind: bool,
 }
 

@@ -313,12 +313,10 @@ fn resolve_health(document: &Document<'_>, table: Spanned<HealthTable>) -> Resul
 }
 
 fn resolve_verify(document: &Document<'_>, table: VerifyTable) -> Result<Verify, Problem> {
-    let later = [("allowed_signers", table.allowed_signers), ("pgp_keys", table.pgp_keys)];
-    // Ignoring one of these would deploy unsigned commits to someone who asked for signed ones.
-    for (key, path) in later {
-        if let Some(path) = path {
-            return Err(document.at(&path, Fault::unsupported(&format!("`{key}` in `[verify]`"))));
-        }
+    // Ignoring it would deploy unsigned commits to someone who asked for signed ones.
+    if let Some(path) = table.pgp_keys {
+        return Err(document.at(&path, Fault::unsupported("`pgp_keys` in `[verify]`")));
     }
-    Ok(Verify { allow_rewind: table.allow_rewind })
+    let allowed_signers = table.allowed_signers.map(|path| document.absolute(&path));
+    Ok(Verify { allowed_signers, allow_rewind: table.allow_rewind })
 }

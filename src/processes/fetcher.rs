@@ -11,10 +11,9 @@ use anyhow::{Context, Result};
 
 use super::messages::{FetcherReply, FetcherRequest};
 use super::wire;
-use crate::commit::Commit;
 use crate::journal;
 use crate::outcome::Failure;
-use crate::stages::fetch::{self, Lock, Opened, Step};
+use crate::stages::fetch::{self, Fetched, Lock, Opened, Step};
 use crate::stages::{programs, stream, verify};
 use crate::sys::privdrop::inherited;
 
@@ -23,7 +22,7 @@ pub const STREAM: i32 = 3;
 
 pub fn run() -> Result<()> {
     let mut input = std::io::stdin().lock();
-    let mut session = Session { opened: None, commit: None, stager: None };
+    let mut session = Session { opened: None, fetched: None, stager: None };
     while let Some(request) = wire::receive::<FetcherRequest>(&mut input)? {
         let reply = session.answer(request).map_err(Failure::of);
         wire::send(&mut std::io::stdout().lock(), &reply)?;
@@ -34,7 +33,7 @@ pub fn run() -> Result<()> {
 #[derive(Default)]
 struct Session {
     opened: Option<Opened>,
-    commit: Option<Commit>,
+    fetched: Option<Fetched>,
     stager: Option<File>,
 }
 
@@ -46,20 +45,20 @@ impl Session {
                 Ok(FetcherReply::Opened)
             }
             FetcherRequest::Fetch(request) => {
-                let (opened, commit) = fetch::fetch(&request, progress())?;
+                let (opened, fetched) = fetch::fetch(&request, progress())?;
                 self.opened = Some(opened);
-                self.commit = Some(commit.clone());
+                let commit = fetched.commit.clone();
+                self.fetched = Some(fetched);
                 Ok(FetcherReply::Fetched { commit })
             }
             FetcherRequest::Resolve { beginning } => {
                 Ok(FetcherReply::Resolved { commit: fetch::resolve(&self.opened()?.repo, &beginning)? })
             }
             FetcherRequest::Verify(request) => {
-                let commit = self.commit.as_ref().context("nothing was fetched")?;
-                Ok(FetcherReply::Verified(verify::verify(&self.opened()?.repo, commit, &request)?))
+                Ok(FetcherReply::Verified(verify::verify(&self.opened()?.repo, self.fetched()?, &request)?))
             }
             FetcherRequest::Programs(request) => {
-                let commit = self.commit.as_ref().context("nothing was fetched")?;
+                let commit = &self.fetched()?.commit;
                 Ok(FetcherReply::Programs(programs::look(&self.opened()?.repo, commit, &request)?))
             }
             FetcherRequest::Stream(request) => {
@@ -89,6 +88,10 @@ impl Session {
     fn open(&mut self, repository: PathBuf) -> Result<()> {
         self.opened = Some(Opened::existing_or_new(&repository)?);
         Ok(())
+    }
+
+    fn fetched(&self) -> Result<&Fetched> {
+        self.fetched.as_ref().context("nothing was fetched")
     }
 
     fn opened(&self) -> Result<&Opened> {

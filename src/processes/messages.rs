@@ -171,6 +171,8 @@ pub struct Verify {
     /// What was deployed: the new commit must descend from it.
     pub deployed: Option<Commit>,
     pub rewind: Rewind,
+    /// Who may have signed it; none: a signature is not asked for.
+    pub signers: Option<Signers>,
     pub subdir: Option<String>,
     /// Paths that are linked to `shared/` and so are not published.
     pub shared: Vec<String>,
@@ -184,6 +186,13 @@ pub struct Verify {
 pub enum Rewind {
     Allowed,
     Refused,
+}
+
+/// `allowed_signers`, which only the supervisor may read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Signers {
+    pub file: PathBuf,
+    pub text: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -232,9 +241,39 @@ pub struct Verified {
     pub of_no_interest: bool,
     /// Submodules and the like, worth a line in the log.
     pub warnings: Vec<String>,
+    /// Set when a signature was asked for.
+    pub signer: Option<Signer>,
     pub files: u64,
     pub bytes: u64,
     pub summary: Option<Summary>,
+}
+
+/// Whose signature let a commit pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signer {
+    /// As in the line of the file.
+    pub principals: String,
+    /// `SHA256:…`
+    pub fingerprint: String,
+    pub signed: SignedObject,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignedObject {
+    Commit,
+    /// The tag that names the commit.
+    Tag,
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.signed {
+            SignedObject::Commit => "signed",
+            SignedObject::Tag => "tag signed",
+        };
+        write!(f, "{what} by {}, {}", crate::report::printable(&self.principals), self.fingerprint)
+    }
 }
 
 /// What a dry run shows.

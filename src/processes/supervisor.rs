@@ -11,11 +11,12 @@ use nix::unistd::Uid;
 use super::Role;
 use super::helper::{Helper, Patience, Start};
 use super::messages::{
-    Access, Origin, Probe, ProbeApp, Probed, ProberRequest, Push, ReaderReply, ReaderRequest, Right, Secret,
+    Access, Origin, Probe, ProbeApp, Probed, ProberRequest, Push, ReaderReply, ReaderRequest, Right, Secret, Signers,
 };
 use crate::config::{self, App, Config, Defaults, Paths, Reader};
 use crate::journal;
 use crate::outcome::{Class, Failure};
+use crate::stages::signature;
 use crate::sys::account::Account;
 use crate::sys::signals::Stop;
 use crate::sys::trusted_file::{self, Secrecy};
@@ -159,6 +160,8 @@ pub struct Prepared<'c> {
     pub account: Account,
     pub origin: Origin,
     pub repository: PathBuf,
+    /// Whose signatures count, where they are asked for.
+    pub signers: Option<Signers>,
 }
 
 /// Looks accounts up and reads keys, each file once.
@@ -198,7 +201,18 @@ impl<'c> Preparation<'c> {
             }
         }
         let origin = self.origin(app)?;
-        Ok(Prepared { app, account, origin, repository })
+        let signers = self.signers(app)?;
+        Ok(Prepared { app, account, origin, repository, signers })
+    }
+
+    /// The app's `allowed_signers`, without mistakes.
+    pub fn signers(&mut self, app: &App) -> Result<Option<Signers>> {
+        let Some(file) = app.verify.allowed_signers.clone() else { return Ok(None) };
+        let help = "list the keys of those who may sign there, as in ssh-keygen(1) under ALLOWED SIGNERS";
+        let text = self.file(&file, Secrecy::Public, help)?;
+        let signers = Signers { file, text };
+        signature::proofread(&signers)?;
+        Ok(Some(signers))
     }
 
     /// Where an app's commits come from, and its key.

@@ -21,7 +21,7 @@ use crate::event;
 use crate::journal::state::{Kind, Run, State};
 use crate::journal::{Entry, Journal};
 use crate::outcome::{Class, Failure, Outcome};
-use crate::processes::messages::{Origin, Verified as Findings};
+use crate::processes::messages::{Origin, Signers, Verified as Findings};
 use crate::processes::output::Output;
 use crate::processes::workshop::Workshop;
 use crate::report::log::Health as LogHealth;
@@ -64,6 +64,8 @@ pub struct Road<'r> {
     pub account: Account,
     /// None for what is done without asking the server.
     pub origin: Option<Origin>,
+    /// Whose signatures count; none for what is done without asking the server.
+    pub signers: Option<Signers>,
     pub force: Force,
     pub lock: &'r mut Lock,
     pub journal: Journal,
@@ -96,7 +98,7 @@ pub struct Fetched {
 }
 
 pub enum Judged {
-    Publish(Verified),
+    Publish(Box<Verified>),
     Leave(Outcome),
 }
 

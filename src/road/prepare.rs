@@ -8,23 +8,33 @@ use crate::config::{App, Layout};
 use crate::event;
 use crate::journal::state::{Ending, Kind, Place, Refused, Run, Seen, Skipped, State};
 use crate::outcome::{Class, Failure, Outcome};
-use crate::processes::messages::{Rewind, StagerReply, StreamTree, Tip, Verify};
+use crate::processes::messages::{Rewind, Signers, StagerReply, StreamTree, Tip, Verify};
 use crate::report::plural;
 use crate::stages::decide::{Decision, Force, Skip, decide};
 use crate::stages::record::{self, Facts};
 
 /// What the fetcher is to hold the commit against; a dry run asks the same and wants a summary.
-pub fn verify_request(app: &App, state: &State, force: Force, summary: bool) -> Verify {
+pub fn verify_request(app: &App, signers: Option<&Signers>, state: &State, force: Force, summary: bool) -> Verify {
     let forced = force == Force::Yes;
     // Forced, or something else is live: the filter has no say.
     let unfiltered = forced || state.started.is_some() || !state.stray.is_empty();
     // Only a dry run asks about a rollback; back is where that goes.
     let back = state.unfinished_rollback();
     let free = forced || back.is_some() || app.verify.allow_rewind;
+    let signers = match (&app.verify.allowed_signers, &back) {
+        (None, _) => None,
+        // Going back is to what was deployed before, and was signed then if that was asked for.
+        (_, Some(_)) => None,
+        // A file that was not read is one that lets nobody sign.
+        (Some(file), None) => {
+            Some(signers.cloned().unwrap_or_else(|| Signers { file: file.clone(), text: String::new() }))
+        }
+    };
     Verify {
         app: app.name.as_str().to_owned(),
         deployed: state.deployed.as_ref().map(|d| d.commit.clone()),
         rewind: if free { Rewind::Allowed } else { Rewind::Refused },
+        signers,
         subdir: back.map_or_else(|| app.source.subdir.clone(), |back| back.subdir),
         shared: shared(app),
         paths: if unfiltered { Vec::new() } else { app.source.paths.clone() },
@@ -131,7 +141,7 @@ impl Road<'_> {
     pub fn verify(&mut self, fetched: Fetched) -> Result<Judged> {
         self.enter("verify")?;
         let Fetched { plan, commit } = fetched;
-        let request = verify_request(self.app, &self.journal.state, self.force, false);
+        let request = verify_request(self.app, self.signers.as_ref(), &self.journal.state, self.force, false);
         let findings = match self.timed("verify", |road| road.shop.verify(request)) {
             Ok(findings) => findings,
             Err(e) => {
@@ -142,12 +152,15 @@ impl Road<'_> {
                 return Err(failure.into());
             }
         };
+        if let Some(signer) = &findings.signer {
+            event!(INFO, "verify.signed", app = self.name(), stage = "verify", commit = commit.as_str(), principals = signer.principals.as_str(), fingerprint = signer.fingerprint.as_str(); "{signer}");
+        }
         self.warn("verify", &findings.warnings);
         if findings.of_no_interest {
             let outcome = self.pass_over(&plan, &commit)?;
             return Ok(Judged::Leave(outcome));
         }
-        Ok(Judged::Publish(Verified { plan, commit, findings }))
+        Ok(Judged::Publish(Box::new(Verified { plan, commit, findings })))
     }
 
     /// Remembers a refusal, once: the same commit for the same reason is not news.

@@ -30,8 +30,16 @@ impl Opened {
     }
 }
 
-/// Fetches the tip and returns the commit that the ref holds now: it may have moved since the probe.
-pub fn fetch(request: &Fetch, progress: impl FnMut(usize, usize, usize)) -> Result<(Opened, Commit)> {
+/// What was fetched.
+pub struct Fetched {
+    pub reference: String,
+    /// What the ref holds: the commit, or a tag object.
+    pub object: Oid,
+    pub commit: Commit,
+}
+
+/// Fetches the tip and returns what the ref holds now: it may have moved since the probe.
+pub fn fetch(request: &Fetch, progress: impl FnMut(usize, usize, usize)) -> Result<(Opened, Fetched)> {
     let opened = open(request)?;
     let object = if request.quarantine {
         if has(&opened.repo, &request.tip) {
@@ -54,7 +62,8 @@ pub fn fetch(request: &Fetch, progress: impl FnMut(usize, usize, usize)) -> Resu
         }
     };
     let commit = peel(&opened.repo, object, &request.tip)?;
-    Ok((opened, commit))
+    let reference = request.tip.reference.clone();
+    Ok((opened, Fetched { reference, object, commit }))
 }
 
 fn open(request: &Fetch) -> Result<Opened> {

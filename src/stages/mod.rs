@@ -11,6 +11,7 @@ pub mod probe;
 pub mod programs;
 pub mod record;
 pub mod room;
+pub mod signature;
 pub mod splay;
 pub mod stage;
 pub mod stream;

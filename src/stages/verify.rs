@@ -5,7 +5,9 @@ use anyhow::{Context, Result};
 use git2::{Odb, Oid, Repository, Sort};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
+use super::fetch::Fetched;
 use super::links::Links;
+use super::signature;
 use super::stage::REVISION;
 use super::stream::is_shared;
 use super::tree::{self, Kind, Leaves};
@@ -18,9 +20,11 @@ use crate::sys::libgit2::LARGEST_OBJECT;
 /// What a dry run lists at most; the totals say how many there are.
 const LISTED: usize = 50;
 
-pub fn verify(repo: &Repository, commit: &Commit, request: &Verify) -> Result<Verified> {
+pub fn verify(repo: &Repository, fetched: &Fetched, request: &Verify) -> Result<Verified> {
     let odb = repo.odb()?;
-    let tip = commit.oid()?;
+    let tip = fetched.commit.oid()?;
+    // Before anything is made of what the server sent.
+    let signer = request.signers.as_ref().map(|signers| signature::judge(repo, fetched, signers)).transpose()?;
     let deployed = request.deployed.as_ref().map(Commit::oid).transpose()?;
     if let Some(deployed) = deployed {
         fast_forward(repo, &request.app, deployed, tip, request.rewind)?;
@@ -30,7 +34,7 @@ pub fn verify(repo: &Repository, commit: &Commit, request: &Verify) -> Result<Ve
     let mut leaves = tree::leaves(&odb, published)?;
     let all = leaves.len();
     leaves.retain(|path, _| !is_shared(path, &request.shared));
-    let mut verified = inspect(&odb, &leaves)?;
+    let mut verified = Verified { signer, ..inspect(&odb, &leaves)? };
 
     if leaves.len() < all {
         verified.warnings.push(

@@ -37,6 +37,7 @@ mod rotate;
 mod screens;
 mod script;
 mod script_faults;
+mod signatures;
 mod status;
 mod sudoers;
 mod supervision;

@@ -7,7 +7,7 @@ use super::finding::Finding;
 use super::{Doctor, Patient, file, source, sudo, target};
 use crate::journal::Journal;
 use crate::outcome::{Class, Failure};
-use crate::processes::messages::{InTree, Programs, Tip, Verified};
+use crate::processes::messages::{InTree, Programs, Signers, Tip, Verified};
 use crate::processes::workshop::Workshop;
 use crate::report::plural;
 use crate::road::prepare::verify_request;
@@ -23,12 +23,15 @@ pub fn examine(patient: &Patient, doctor: Option<&Doctor>) -> Vec<Finding> {
         Err(failure) => Finding::of("user", failure.clone()),
     });
     found.extend(source::look(patient));
+    if let Err(failure) = &patient.signers {
+        found.push(Finding::of("signers", failure.clone()));
+    }
     let needs = Needs::of(app);
     let mut seen = None;
     if let Some(doctor) = doctor {
         found.extend(journal(patient, doctor));
-        if let Some(Ok(tip)) = &patient.tip {
-            match look_at_commit(patient, doctor, tip, &needs) {
+        if let (Some(Ok(tip)), Ok(signers)) = (&patient.tip, &patient.signers) {
+            match look_at_commit(patient, doctor, tip, signers.as_ref(), &needs) {
                 Ok((verified, in_tree)) => {
                     found.extend(commit(tip, &verified));
                     seen = Some((verified, in_tree));
@@ -93,6 +96,7 @@ fn look_at_commit(
     patient: &Patient,
     doctor: &Doctor,
     tip: &Tip,
+    signers: Option<&Signers>,
     needs: &Needs,
 ) -> Result<(Verified, Vec<InTree>), Failure> {
     let (app, origin) = (patient.app, patient.origin.as_ref().map_err(Clone::clone)?);
@@ -101,7 +105,7 @@ fn look_at_commit(
         Some(Ok(journal)) => journal.state.clone(),
         _ => Default::default(),
     };
-    let request = verify_request(app, &state, Force::No, false);
+    let request = verify_request(app, signers, &state, Force::No, false);
     let programs = Programs { paths: needs.in_tree(), subdir: request.subdir.clone(), shared: request.shared.clone() };
     let mut shop = Workshop::new(app, patient.repository.clone(), doctor.fetch.as_ref(), None, &doctor.stop);
     let found = shop.fetch(origin, tip, true, |_, _, _| {}).and_then(|_| {
@@ -115,7 +119,8 @@ fn look_at_commit(
 
 fn commit(tip: &Tip, verified: &Verified) -> Vec<Finding> {
     let size = format!("{}, {}", plural(verified.files as usize, "file"), target::size(verified.bytes));
-    let mut found = vec![Finding::ok("commit", format!("{} may be published: {size}", tip.commit.short()))];
+    let signer = verified.signer.as_ref().map(|signer| format!(", {signer}")).unwrap_or_default();
+    let mut found = vec![Finding::ok("commit", format!("{} may be published: {size}{signer}", tip.commit.short()))];
     let warning = |text: &String| Finding::warning("commit", text).fix("the rest is published all the same");
     found.extend(verified.warnings.iter().map(warning));
     found

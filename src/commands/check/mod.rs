@@ -23,7 +23,7 @@ use crate::cli::{Check, Common};
 use crate::config::{App, Config};
 use crate::journal::Journal;
 use crate::outcome::Failure;
-use crate::processes::messages::{Access, Origin, Probed, Push, ReaderReply, ReaderRequest, Tip};
+use crate::processes::messages::{Access, Origin, Probed, Push, ReaderReply, ReaderRequest, Signers, Tip};
 use crate::processes::supervisor::{self, Preparation, Prepared};
 use crate::report::terminal::{print, print_json};
 use crate::sys::account::Account;
@@ -77,6 +77,7 @@ struct Patient<'c> {
     app: &'c App,
     account: Result<Account, Failure>,
     origin: Result<Origin, Failure>,
+    signers: Result<Option<Signers>, Failure>,
     repository: PathBuf,
     journal: Option<Result<Journal, Failure>>,
     tip: Option<Result<Tip, Failure>>,
@@ -97,6 +98,7 @@ fn examine(config: &Config, named: &[String], signals: SigSet) -> Result<Report>
             app,
             account: preparation.deploy_account(app).map_err(Failure::of),
             origin: preparation.origin(app).map_err(Failure::of),
+            signers: preparation.signers(app).map_err(Failure::of),
             repository: preparation.repository(app)?,
             journal: None,
             tip: None,
@@ -149,7 +151,7 @@ impl Doctor<'_> {
             let Ok(origin) = &patient.origin else { continue };
             // The prober has no use for the deploy user, who may not exist.
             let (app, origin, repository) = (patient.app, origin.clone(), patient.repository.clone());
-            asked.push((index, Prepared { app, account: me.clone(), origin, repository }));
+            asked.push((index, Prepared { app, account: me.clone(), origin, repository, signers: None }));
         }
         let prepared: Vec<&Prepared> = asked.iter().map(|(_, prepared)| prepared).collect();
         let mut tips: Vec<(usize, Result<Probed, Failure>)> = Vec::new();

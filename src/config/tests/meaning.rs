@@ -41,7 +41,7 @@ fn a_small_app_has_every_default() {
     assert_eq!((deploy.timeout, deploy.on_failure), (Duration::from_secs(600), OnFailure::Rollback));
     assert!(deploy.user.is_none() && deploy.script.is_none() && deploy.sudo.is_empty());
     assert!(app.health.is_none());
-    assert!(!app.verify.allow_rewind);
+    assert!(!app.verify.allow_rewind && app.verify.allowed_signers.is_none());
 }
 
 #[test]
@@ -81,6 +81,7 @@ attempts = 2
 interval = "500ms"
 timeout = "3s"
 [verify]
+allowed_signers = "./signers"
 allow_rewind = true
 "#)
     .unwrap();
@@ -108,6 +109,7 @@ allow_rewind = true
     assert_eq!((health.attempts, health.interval), (2, Duration::from_millis(500)));
     assert_eq!(health.timeout, Duration::from_secs(3));
     assert!(app.verify.allow_rewind);
+    assert_eq!(app.verify.allowed_signers.as_deref(), Some(Path::new("/etc/poller/signers")));
 }
 
 #[test]
