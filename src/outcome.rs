@@ -116,6 +116,11 @@ impl Failure {
     }
 }
 
+/// Whether an error of input or output of this kind is at the bottom of it.
+pub fn is_of_kind(error: &anyhow::Error, kind: std::io::ErrorKind) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| cause.kind() == kind)
+}
+
 /// The remedy for a full disk.
 pub const MAKE_ROOM: &str = "make room (df -h, df -i); the next run goes on by itself";
 const READ_ONLY: &str = "mount it writable (findmnt; dmesg, if it was turned read-only by an error), then try again";

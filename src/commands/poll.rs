@@ -35,6 +35,18 @@ pub struct Request<'a> {
     pub force: Force,
 }
 
+impl Request<'_> {
+    /// As it is typed.
+    fn words(&self) -> String {
+        let option = match self.force {
+            Force::No => None,
+            Force::Retry => Some("retry"),
+            Force::Yes => Some("--force"),
+        };
+        option.into_iter().chain(self.apps.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")
+    }
+}
+
 pub fn run(request: &Request) -> u8 {
     poll(request).unwrap_or_else(|e| {
         let failure = Failure::of(e);
@@ -46,7 +58,7 @@ pub fn run(request: &Request) -> u8 {
 fn poll(request: &Request) -> Result<u8> {
     let signals = signals::block()?;
     let config = supervisor::load(request.common.config.as_deref())?;
-    admit(&config, "")?;
+    admit(&config, &request.words())?;
     let mut preparation = Preparation::new(&config)?;
     let selection = select(&config, request.apps)?;
     let fetch_account = preparation.fetch_account()?;
@@ -56,7 +68,7 @@ fn poll(request: &Request) -> Result<u8> {
     if !wait_for_turn(&context, &config, request) {
         let busy = Class::Busy.exit_code();
         event!(INFO, "run.finished", stage = "lock", outcome = "busy", exit = i64::from(busy); "told to stop while it waited for its turn");
-        return Ok(busy);
+        return Err(Failure::new(Class::Busy, "told to stop while it waited for its turn (`[host] splay`)").into());
     }
     let began = Instant::now();
     let apps = selection.apps.len() + selection.broken.len();

@@ -13,7 +13,7 @@ use crate::config::{App, AppName, Config, LoadError};
 use crate::journal::Journal;
 use crate::journal::state::State;
 use crate::near::near;
-use crate::outcome::{Class, Failure};
+use crate::outcome::{Class, Failure, is_of_kind};
 use crate::processes::messages::{ReaderReply, ReaderRequest};
 use crate::processes::output::Output;
 use crate::processes::supervisor::{self, Preparation};
@@ -223,12 +223,12 @@ pub fn admit(config: &Config, command: &str) -> Result<()> {
 }
 
 pub fn is_denied(e: &anyhow::Error) -> bool {
-    let kinds = e.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
-    !Uid::effective().is_root() && kinds.into_iter().any(|kind| kind == std::io::ErrorKind::PermissionDenied)
+    !Uid::effective().is_root() && is_of_kind(e, std::io::ErrorKind::PermissionDenied)
 }
 
 pub fn not_allowed(why: &str, command: &str) -> Failure {
-    Failure::new(Class::Refused, format!("not allowed: {why}")).help(format!("as root: sudo poller {command}"))
+    Failure::new(Class::Refused, format!("not allowed: {why}"))
+        .help(format!("as root: sudo poller {command}").trim_end())
 }
 
 /// Another run is at it.

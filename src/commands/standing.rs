@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::commit::Commit;
 use crate::journal::state::{Kind, Started, State};
 use crate::report::{duration, printable};
-use crate::stages::decide::{Decision, Policy, Skip, Why, decide, newest_known, newest_note, state_word};
+use crate::stages::decide::{Decision, Policy, Skip, Why, attempts, decide, newest_known, newest_note, state_word};
 use crate::stages::lock::{Content, Polled};
 
 /// What is known of an app without asking any server.
@@ -150,9 +150,9 @@ impl Sight<'_> {
             Decision::Unchanged => format!("nothing new: {short} changes nothing that `[source] paths` names"),
             Decision::Skip(frozen @ Skip::Frozen(_)) => frozen.to_string(),
             Decision::Skip(Skip::Broken { failed, retries }) => format!(
-                "{} of {retries} attempts at {short} failed ({}); it waits for another commit; \
+                "{} at {short} failed ({}); it waits for another commit; \
                  to see more: poller log {app}; to try again: poller retry {app}",
-                failed.attempts,
+                attempts(failed.attempts, *retries),
                 first_line(&failed.reason)
             ),
             Decision::Skip(Skip::Waiting { failed, retries, polls }) => format!(

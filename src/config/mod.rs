@@ -30,6 +30,7 @@ use std::time::Duration;
 use globset::Glob;
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::is_of_kind;
 pub use command::Command;
 pub use notify::{Notify, NotifyOn};
 pub use problem::Problem;
@@ -218,7 +219,7 @@ pub fn load(file: &Path, defaults: Defaults, reader: &dyn Reader) -> Result<Conf
     let file = std::path::absolute(file).map_err(|error| LoadError::Read(error.into()))?;
     let folder = file.parent().unwrap_or(Path::new("/"));
     let text = match reader.read(&file) {
-        Err(error) if defaults.optional_file && is_missing(&error) => String::new(),
+        Err(error) if defaults.optional_file && is_of_kind(&error, io::ErrorKind::NotFound) => String::new(),
         read => read?,
     };
     let document = Document { file: &file, text: &text, folder };
@@ -230,11 +231,6 @@ pub fn load(file: &Path, defaults: Defaults, reader: &dyn Reader) -> Result<Conf
 /// A length of time as it is written in a file, for the command line; a year at most.
 pub fn duration(text: &str) -> Result<Duration, String> {
     values::duration(text, Duration::from_secs(365 * 24 * 60 * 60)).map_err(|fault| fault.to_string())
-}
-
-fn is_missing(error: &anyhow::Error) -> bool {
-    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    causes.map(io::Error::kind).any(|kind| kind == io::ErrorKind::NotFound)
 }
 
 fn load_apps(folder: &Path, host_name: &str, reader: &dyn Reader) -> Result<(Vec<App>, Vec<BrokenApp>), LoadError> {

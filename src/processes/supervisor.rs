@@ -15,7 +15,7 @@ use super::messages::{
 };
 use crate::config::{self, App, Config, Defaults, Paths, Reader};
 use crate::journal;
-use crate::outcome::{Class, Failure};
+use crate::outcome::{Class, Failure, is_of_kind};
 use crate::stages::signature;
 use crate::sys::account::Account;
 use crate::sys::signals::Stop;
@@ -142,10 +142,7 @@ pub fn load_failure(error: config::LoadError) -> Failure {
 
 /// A file that is named and not there is a wrong configuration, not a broken disk.
 fn missing_is_config(error: anyhow::Error, help: &str) -> Failure {
-    let missing = error
-        .chain()
-        .filter_map(|e| e.downcast_ref::<std::io::Error>())
-        .any(|e| e.kind() == std::io::ErrorKind::NotFound);
+    let missing = is_of_kind(&error, std::io::ErrorKind::NotFound);
     let failure = Failure::of(error);
     if missing && failure.class == Class::Io {
         return Failure { class: Class::Config, ..failure }.help(help);

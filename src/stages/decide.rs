@@ -113,7 +113,7 @@ impl fmt::Display for Skip {
 }
 
 /// How many were made of how many. `poller retry` may make more than there are.
-fn attempts(made: u32, retries: u32) -> String {
+pub fn attempts(made: u32, retries: u32) -> String {
     match made > retries {
         true => format!("all {}", plural(made as usize, "attempt")),
         false => format!("{made} of {retries} attempts"),

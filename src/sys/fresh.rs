@@ -20,7 +20,7 @@ use nix::unistd::{AccessFlags, Gid, Uid, UnlinkatFlags, access, fchown, linkat, 
 
 use super::account::Account;
 use super::{beneath, trusted_file};
-use crate::outcome::{Class, Failure};
+use crate::outcome::{Class, Failure, is_of_kind};
 
 /// Whether `path` could be made, as far as can be told without making anything.
 pub fn check(path: &Path) -> Result<()> {
@@ -196,8 +196,7 @@ fn open_parent(path: &Path) -> Result<(OwnedFd, OsString)> {
 }
 
 pub fn is_missing(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    causes.any(|cause| cause.kind() == io::ErrorKind::NotFound)
+    is_of_kind(error, io::ErrorKind::NotFound)
 }
 
 /// A folder's descriptor may be for looking only, which cannot be synced.

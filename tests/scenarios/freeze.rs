@@ -177,6 +177,7 @@ fn a_stranger_cannot_poll_either() {
     needs_root!();
     let world = World::new("stranger polls");
     world.deployed();
+    world.poll_as(&world.deployer, &["--force", "site"]).expect(77).says("sudo poller --force site");
     let outcome = world.poll_as(&world.deployer, &[]).expect(77).says("not allowed");
     assert!(!outcome.stderr.contains("os error"), "{}", outcome.stderr);
 }

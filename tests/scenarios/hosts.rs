@@ -98,9 +98,10 @@ fn a_signal_ends_the_wait_of_a_splay_and_nothing_was_done() {
     world.push(&[("index.html", file("two\n"))], "second");
     world.write_host_config("splay = \"24h\"");
     let tip = world.journal_tip("site");
-    let running = world.spawn_poll(&["--verbose"]);
+    let running = world.spawn_poll(&["--verbose", "--json"]);
     crate::support::wait_until("it waits", crate::support::seconds(20), || !world.events("run.waiting").is_empty());
     running.signal(nix::sys::signal::Signal::SIGTERM);
-    running.wait().expect(75).silent();
+    let stopped = running.wait().expect(75).prints("told to stop while it waited");
+    assert!(stopped.stderr.is_empty(), "{}", stopped.story());
     assert_eq!(world.journal_tip("site"), tip);
 }

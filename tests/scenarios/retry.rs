@@ -44,6 +44,7 @@ fn retry_tries_a_broken_commit_at_once_and_tells_the_script() {
     world.poll(&[]).expect(0).silent();
     world.expect_live("site", &first);
     world.poll(&["retry", "site"]).expect(1).says("for the last time");
+    world.poll(&["status"]).expect(0).prints("all 2 attempts at");
     std::fs::write(&ready, "").unwrap();
     world.poll(&["retry", "site"]).expect(0);
     world.expect_live("site", &bad);

@@ -109,15 +109,6 @@ impl Drop for Machine<'_> {
     }
 }
 
-/// The marks are coloured on a terminal, and a screen is plain text.
-fn without_colour(text: &str) -> String {
-    let mut plain = String::new();
-    for (n, part) in text.split("\x1b[").enumerate() {
-        plain += if n == 0 { part } else { part.split_once('m').map_or(part, |(_, rest)| rest) };
-    }
-    plain
-}
-
 fn read_only(world: &World) {
     let path = world.repo.bare.display();
     world.sshd.authorize(&format!("restrict,command=\"git-upload-pack '{path}'\""));
@@ -132,7 +123,7 @@ fn a_healthy_app_has_nothing_but_ticks() {
     read_only(&world);
     let shown = world.on_terminal(machine.command(&["check"])).expect(0);
     assert!(shown.stderr.contains("\x1b[32m✓"), "{}", shown.story());
-    world.screen("check-terminal", "poller check", &without_colour(&shown.stderr));
+    world.screen("check-terminal", "poller check", &shown.stderr);
     let json = machine.check(&["check", "--json"]).expect(0);
     world.screen("check-json", "poller check --json", &json.stdout);
 }
