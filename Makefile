@@ -1,5 +1,6 @@
 # make demo       build poller and watch it do its main job, on a throwaway git server
 # make test       everything that must hold: lint, then all tests
+# make faults     every attack of docs/reliability.md in full, as root; more than an hour
 # make build      the program as it is installed: target/release/poller
 # make install    put it and what goes with it under DESTDIR; without DESTDIR make the user too; enables nothing
 #
@@ -17,8 +18,9 @@ DENY_VERSION    = 0.20.2
 
 DEMO_PACKAGES = git openssh-client openssh-server bsdutils
 TEST_PACKAGES = $(DEMO_PACKAGES) cron faketime logrotate mandoc procps prometheus psmisc shellcheck strace sudo systemd util-linux
+FAULT_PACKAGES = $(TEST_PACKAGES) e2fsprogs iproute2 nftables xfsprogs
 
-SCRIPTS = .ci/run tools/demo.sh tools/packages.sh packaging/examples/django/deploy.sh
+SCRIPTS = .ci/run tools/demo.sh tools/faults.sh tools/packages.sh packaging/examples/django/deploy.sh
 PAGES   = docs/man/poller.8 docs/man/poller.toml.5
 
 SHELL = /bin/bash
@@ -26,7 +28,7 @@ SHELL = /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint bench build install uninstall packages nextest deny
+.PHONY: help demo test faults lint bench build install uninstall packages nextest deny
 
 export PATH := $(abspath $(TARGET))/tools/bin:$(PATH)
 
@@ -40,6 +42,14 @@ demo:
 
 test: packages nextest lint
 	$(CARGO) nextest run --locked
+
+# The table of docs/reliability.md, from what each attack told of itself.
+faults: packages nextest
+	@tools/packages.sh $(FAULT_PACKAGES)
+	@[ "$$(id -u)" = 0 ] || { echo "it needs users, mounts and network namespaces: run it as root"; exit 1; }
+	rm -rf $(TARGET)/faults
+	POLLER_FAULTS=all CI=true $(CARGO) nextest run --locked --profile faults --test faults
+	tools/faults.sh $(TARGET)/faults
 
 lint: packages deny
 	$(CARGO) fmt --check

@@ -2,6 +2,7 @@
 //! nothing of the program's inside known to them. A file here is a group; `support` builds the world.
 
 #[macro_use]
+#[path = "../support/mod.rs"]
 mod support;
 
 mod adopt;
@@ -21,7 +22,6 @@ mod history;
 mod hostile_tree;
 mod hosts;
 mod init;
-mod kill;
 mod layouts;
 mod log;
 mod metrics;

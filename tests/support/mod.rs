@@ -2,7 +2,7 @@
 //! and the program under test, all in one scratch folder that goes away with the value.
 //!
 //! `POLLER_TEST_KEEP=1` keeps the folder of a test that failed.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, reason = "each of the test programs uses a part")]
 
 pub mod config;
 pub mod http;

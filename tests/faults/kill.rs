@@ -2,16 +2,14 @@
 //! moment wholly the old tree or wholly the new one.
 //!
 //! Two ways: by the clock over a whole deploy, and by strace at each of the calls that change something.
-//! `POLLER_TEST_LONG=1` meets every point, otherwise every few are met.
+//! `POLLER_FAULTS=all` meets every point, otherwise every few are met.
 
 use std::process::Command;
 use std::time::Duration;
 
+use crate::all;
 use crate::support::{World, file, gone, seconds, wait_until};
-
-fn long() -> bool {
-    std::env::var_os("POLLER_TEST_LONG").is_some()
-}
+use crate::tally::{Group, Tally};
 
 fn make(name: &str, layout: &str) -> (World, String) {
     let world = World::new(name);
@@ -62,8 +60,10 @@ fn by_the_clock(layout: &str) {
     let (world, _) = make("clock", layout);
     let mut old = change(&world, 0);
     let took = world.poll(&[]).expect(0).took;
-    let steps = if long() { 200 } else { 25 };
+    let steps = if all() { 200 } else { 25 };
+    let mut tally = Tally::new(Group::Kills);
     for step in 1..=steps {
+        tally.case(format!("step {step} of {steps}"));
         let new = change(&world, step);
         let running = world.spawn_poll(&[]);
         std::thread::sleep(took * step as u32 / steps as u32);
@@ -126,7 +126,7 @@ fn at_each_change(layout: &str) {
     let (mut met, mut round) = (0, 0);
     for calls in CHANGES {
         // strace counts in each process and for each call on its own.
-        let numbers = if long() { 1..200 } else { 1..4 };
+        let numbers = if all() { 1..200 } else { 1..4 };
         for number in numbers {
             round += 1;
             let new = change(&world, round);

@@ -1,0 +1,1 @@
+//! Full and failing disks: the writes and syncs of a poll meet ENOSPC and EIO.

@@ -1,0 +1,1 @@
+//! SIGKILL at every system call of a poll, enumerated by strace.

@@ -1,0 +1,1 @@
+//! Power cuts on real file systems, at each boundary between stages.

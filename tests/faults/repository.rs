@@ -1,0 +1,1 @@
+//! Trees, names and messages that no git program would make.

@@ -1,0 +1,1 @@
+//! An SSH server of the tests' own that means harm.
