@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::setting::{admit, busy, context, select};
 use crate::cli::Common;
-use crate::config::{App, AppName, Config};
+use crate::config::{App, AppName, Config, Host};
 use crate::event;
 use crate::outcome::{Class, Failure, Outcome};
 use crate::pipeline;
@@ -25,6 +25,7 @@ use crate::road::{AskedBy, Context, Road};
 use crate::stages::decide::Force;
 use crate::stages::lock::{self, Asked, Lock};
 use crate::stages::splay;
+use crate::stages::tend::{Due, Tended};
 use crate::sys::signals;
 
 /// What was asked for.
@@ -147,29 +148,29 @@ fn poll_apps<'c>(
             }
         }
     }
-    ended.extend(travel(context, ready, config.host.jobs, force));
+    ended.extend(travel(context, ready, &config.host, force));
     ended
 }
 
 /// Probes all at once and sends each app on its road as soon as its answer is there, `jobs` side by side.
-fn travel<'c>(context: &Context, ready: Vec<(Prepared<'c>, Lock)>, jobs: usize, force: Force) -> Vec<Ended<'c>> {
+fn travel<'c>(context: &Context, ready: Vec<(Prepared<'c>, Lock)>, host: &Host, force: Force) -> Vec<Ended<'c>> {
     let (prepared, locks): (Vec<Prepared<'c>>, Vec<Lock>) = ready.into_iter().unzip();
     let mut locks: Vec<Option<Lock>> = locks.into_iter().map(Some).collect();
     let (to_workers, work) = mpsc::channel::<(usize, Lock, Result<Probed, Failure>)>();
     let (work, results) = (Mutex::new(work), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..jobs.min(prepared.len()) {
+        for _ in 0..host.jobs.min(prepared.len()) {
             scope.spawn(|| {
                 loop {
                     let next = work.lock().unwrap_or_else(|e| e.into_inner()).recv();
                     let Ok((index, lock, probed)) = next else { break };
-                    let ended = one(context, &prepared[index], lock, probed, force);
+                    let ended = one(context, host, &prepared[index], lock, probed, force);
                     results.lock().unwrap_or_else(|e| e.into_inner()).push(ended);
                 }
             });
         }
         let asked: Vec<&Prepared> = prepared.iter().collect();
-        supervisor::probe(&asked, context.fetch_account.as_ref(), jobs, &context.stop, |index, probed| {
+        supervisor::probe(&asked, context.fetch_account.as_ref(), host.jobs, &context.stop, |index, probed| {
             if let Some(lock) = locks[index].take() {
                 // The workers live as long as this channel; it closes below.
                 let _ = to_workers.send((index, lock, probed));
@@ -183,6 +184,7 @@ fn travel<'c>(context: &Context, ready: Vec<(Prepared<'c>, Lock)>, jobs: usize, 
 /// One app's poll, from the prober's answer to its end.
 fn one<'c>(
     context: &Context,
+    host: &Host,
     prepared: &Prepared<'c>,
     mut lock: Lock,
     probed: Result<Probed, Failure>,
@@ -192,6 +194,7 @@ fn one<'c>(
     let (app, mut output) = (prepared.app, Output::default());
     let unasked = Failure::new(Class::Bug, "nothing happened");
     let mut ended = Ended::early(app.name.as_str().to_owned(), Some(app), unasked);
+    let mut has_recorded = false;
     let travelled = (|| -> Result<Outcome> {
         // First of all, whatever the probe said: what a killed run left alive has no time limit.
         lock.recover(app.name.as_str())?;
@@ -225,6 +228,7 @@ fn one<'c>(
             },
             &tip,
         );
+        has_recorded = state.is_some();
         ended.state = state.or(ended.state.take());
         ended.deploy = ms.contains_key("stage").then(|| ms.values().sum());
         outcome
@@ -233,6 +237,33 @@ fn one<'c>(
     ended.last = output.last(LAST_LINES);
     ended.milliseconds = began.elapsed().as_millis() as u64;
     ended.log(&lock.content.stage);
+    if has_recorded || lock.content.tending {
+        tend(context, prepared, host.history, &mut lock);
+    }
     ended.lock = Some(lock);
     ended
+}
+
+/// Keeps the app's repository from growing with age. What it can't do now it does another time.
+fn tend(context: &Context, prepared: &Prepared, history: usize, lock: &mut Lock) {
+    let app = prepared.app;
+    let due = if lock.content.tending { Due::Unfinished } else { Due::IfNeeded };
+    let fetch_account = context.fetch_account.as_ref();
+    let mut shop = Workshop::new(app, prepared.repository.clone(), fetch_account, None, &context.stop);
+    // Cut short, the mark stays, and the next run tidies up what is left.
+    let done = lock.tends(true).and_then(|()| shop.tend(history, due));
+    let done = done.and_then(|answer| lock.tends(false).and(answer.map_err(Into::into)));
+    match done {
+        Ok(None) => {}
+        Ok(Some(done)) => {
+            let Tended { loose, merged, shortened } = done;
+            let cut = if shortened { ", the journal's oldest entries dropped" } else { "" };
+            event!(INFO, "repository.tended", app = app.name.as_str(), stage = "record"; "{loose} loose objects packed or dropped, {merged} packs merged{cut}");
+        }
+        Err(e) => {
+            let failure = Failure::of(e);
+            event!(WARN, "repository.untended", app = app.name.as_str(), stage = "record", error = failure.to_string(); "the repository was not tidied: {}", failure.message);
+        }
+    }
+    shop.finish();
 }

@@ -33,6 +33,7 @@ pub struct HostTable {
     pub jobs: Option<Count>,
     pub splay: Option<Spanned<Pause>>,
     pub deadline: Option<TimeLimit>,
+    pub history: Option<Count>,
 }
 
 #[derive(Debug, Default, Deserialize)]

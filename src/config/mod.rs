@@ -92,6 +92,8 @@ pub struct Host {
     /// Each host waits its own fixed part of this before it polls.
     pub splay: Duration,
     pub deadline: Duration,
+    /// How many entries each app's journal keeps, at least.
+    pub history: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

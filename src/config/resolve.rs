@@ -79,6 +79,7 @@ pub fn host(
         jobs: table.jobs.map_or(8, |jobs| jobs.0.into()),
         splay,
         deadline: table.deadline.map_or(Duration::from_secs(30 * 60), |limit| limit.0),
+        history: table.history.map_or(500, |count| count.0.into()),
     };
     let or = |path: Option<FilePath>, default: PathBuf| path.map_or(default, |path| document.absolute(&path));
     let paths = Paths {

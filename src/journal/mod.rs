@@ -9,6 +9,8 @@
 
 mod damaged;
 mod history;
+pub mod reading;
+pub mod shorten;
 pub mod state;
 
 use std::fs::File;
@@ -23,6 +25,7 @@ use crate::commit::Commit;
 use crate::outcome::{Class, Failure};
 use damaged::{ensure_sound, unreadable};
 pub use history::{Told, history};
+use reading::Reading;
 use state::{Run, State};
 
 /// What an app's journal says now.
@@ -58,6 +61,7 @@ pub fn read(repository: &Path, app: &str) -> Result<Journal> {
         return Ok(Journal::default());
     }
     let inner = || -> Result<Journal> {
+        let _reading = Reading::begin(repository)?;
         let repo = Repository::open_bare(repository)?;
         let head = match repo.refname_to_id(&reference(app)) {
             Ok(id) => id,

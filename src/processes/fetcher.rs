@@ -14,7 +14,7 @@ use super::wire;
 use crate::journal;
 use crate::outcome::Failure;
 use crate::stages::fetch::{self, Fetched, Lock, Opened, Step};
-use crate::stages::{programs, stream, verify};
+use crate::stages::{programs, stream, tend, verify};
 use crate::sys::privdrop::inherited;
 
 /// The descriptor on which trees go to the stager.
@@ -81,6 +81,11 @@ impl Session {
                 let _lock = Lock::take(repo.path(), Step::Record)?;
                 fetch::clean_refs(repo.path())?;
                 Ok(FetcherReply::Recorded { head: journal::append(repo, &app, &entry)? })
+            }
+            FetcherRequest::Tend { app, repository, history, due } => {
+                // What is open is read from.
+                self.opened = None;
+                Ok(FetcherReply::Tended(tend::tend(&repository, &app, history, due)?))
             }
         }
     }

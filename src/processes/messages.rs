@@ -12,6 +12,7 @@ use crate::config::{Follow, Layout, Remote};
 use crate::journal::state::{Deployed, Published, Run};
 use crate::journal::{Entry, Journal};
 use crate::outcome::Failure;
+use crate::stages::tend::{Due, Tended};
 use crate::sys::account::Account;
 use crate::sys::privdrop::NewPrivileges;
 use crate::sys::proc::Identity;
@@ -153,6 +154,14 @@ pub enum FetcherRequest {
         app: String,
         entry: Box<Entry>,
     },
+    /// Keeps the repository from growing with age; the last request.
+    Tend {
+        app: String,
+        repository: PathBuf,
+        /// How many entries a journal keeps.
+        history: usize,
+        due: Due,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -232,6 +241,8 @@ pub enum FetcherReply {
     Recorded {
         head: Commit,
     },
+    /// None where there was nothing to do.
+    Tended(Option<Tended>),
 }
 
 /// What `verify` found.

@@ -18,6 +18,7 @@ use crate::commit::Commit;
 use crate::config::App;
 use crate::journal::Entry;
 use crate::outcome::{Class, Failure};
+use crate::stages::tend::{Due, Tended};
 use crate::sys::account::Account;
 use crate::sys::signals::Stop;
 
@@ -27,6 +28,8 @@ const VERIFY: Duration = Duration::from_secs(10 * 60);
 const STAGE: Duration = Duration::from_secs(20 * 60);
 /// Another run may be updating another app's ref in the same repository.
 const RECORD: Duration = Duration::from_secs(60);
+/// Merging packs of 64 MiB each, at the most.
+const TEND: Duration = Duration::from_secs(5 * 60);
 const SMALL: Duration = Duration::from_secs(60);
 
 pub struct Workshop<'r> {
@@ -198,6 +201,19 @@ impl<'r> Workshop<'r> {
         match self.fetcher()?.ask::<_, Result<_, Failure>>(&request, patience)?? {
             FetcherReply::Recorded { head } => Ok(head),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Keeps the repository from growing with age. The last thing that is asked. The outer error is that of a
+    /// fetcher that was ended in the middle of it.
+    pub fn tend(&mut self, history: usize, due: Due) -> Result<Result<Option<Tended>, Failure>> {
+        let patience = Patience { time: TEND, stop: Some(self.stop), class: Class::Io };
+        let (app, repository) = (self.app.name.as_str().to_owned(), self.repository.clone());
+        let request = FetcherRequest::Tend { app, repository, history, due };
+        match self.fetcher()?.ask::<_, Result<_, Failure>>(&request, patience)? {
+            Ok(FetcherReply::Tended(done)) => Ok(Ok(done)),
+            Ok(other) => Err(unexpected(&other)),
+            Err(failure) => Ok(Err(failure)),
         }
     }
 

@@ -12,6 +12,7 @@ use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Remote, Remo
 
 use crate::commit::Commit;
 use crate::journal;
+use crate::journal::reading::Reading;
 use crate::outcome::{Class, Failure, remedy};
 use crate::processes::messages::{Access, Fetch, Tip};
 use crate::remote::transport;
@@ -21,12 +22,14 @@ use crate::sys::libgit2;
 pub struct Opened {
     pub repo: Repository,
     _quarantine: Option<Quarantine>,
+    _reading: Option<Reading>,
 }
 
 impl Opened {
     /// An app's repository, to work on without its server; made for a journal's first entry.
     pub fn existing_or_new(path: &Path) -> Result<Opened> {
-        Ok(Opened { repo: journal::open_or_create(path)?, _quarantine: None })
+        let repo = journal::open_or_create(path)?;
+        Ok(Opened { repo, _quarantine: None, _reading: Some(Reading::begin(path)?) })
     }
 }
 
@@ -68,16 +71,17 @@ pub fn fetch(request: &Fetch, progress: impl FnMut(usize, usize, usize)) -> Resu
 
 fn open(request: &Fetch) -> Result<Opened> {
     if !request.quarantine {
-        let repo = journal::open_or_create(&request.repository)?;
-        return Ok(Opened { repo, _quarantine: None });
+        return Opened::existing_or_new(&request.repository);
     }
     let quarantine = Quarantine::new()?;
     let repo = journal::create(&quarantine.0)?;
     let objects = request.repository.join("objects");
+    let mut reading = None;
     if objects.try_exists()? {
+        reading = Some(Reading::begin(&request.repository)?);
         repo.odb()?.add_disk_alternate(objects.to_str().context("a path that is not UTF-8")?)?;
     }
-    Ok(Opened { repo, _quarantine: Some(quarantine) })
+    Ok(Opened { repo, _quarantine: Some(quarantine), _reading: reading })
 }
 
 fn has(repo: &Repository, tip: &Tip) -> bool {
@@ -210,7 +214,7 @@ impl Lock {
 }
 
 /// Removes what a fetch that was killed left. Only with the lock for [`Step::Fetch`].
-fn clean_packs(repository: &Path) -> Result<()> {
+pub(super) fn clean_packs(repository: &Path) -> Result<()> {
     remove_if_there(&repository.join("shallow.lock"))?;
     remove_beginning_with(&repository.join("objects/pack"), "pack_git2_")
 }

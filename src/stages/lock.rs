@@ -43,6 +43,9 @@ pub struct Content {
     pub reported: Option<Reported>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub polled: Option<Polled>,
+    /// Set while the repository is tended: a run that was killed in that left something to tidy up.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tending: bool,
 }
 
 /// How the newest poll of the app ended, for `status`. Gone after a reboot, until the next one.
@@ -170,6 +173,11 @@ impl Lock {
     pub fn remember(&mut self, reported: Option<Reported>, polled: Option<Polled>) -> Result<()> {
         self.content.reported = reported;
         self.content.polled = polled;
+        self.write()
+    }
+
+    pub fn tends(&mut self, tending: bool) -> Result<()> {
+        self.content.tending = tending;
         self.write()
     }
 

@@ -15,5 +15,6 @@ pub mod signature;
 pub mod splay;
 pub mod stage;
 pub mod stream;
+pub mod tend;
 pub mod tree;
 pub mod verify;

@@ -28,6 +28,7 @@ mod metrics;
 mod mixed;
 mod network;
 mod notify;
+mod old_age;
 mod output;
 mod replay;
 mod retry;

@@ -1,0 +1,81 @@
+//! A journal's oldest entries go, so that an app's past does not grow for ever.
+//!
+//! The newest entries are written anew, as a chain whose first one has no parent, and the ref is moved to its
+//! end by compare-and-swap: killed before, it is as it was. What the entries say is not touched.
+
+use anyhow::{Context, Result};
+use git2::{Buf, Commit as GitCommit, ErrorCode, Oid, Repository};
+
+use super::{commit, reference, swap};
+
+/// The newest entries stay loose objects: that is how a damaged journal finds its way back to one of them.
+pub const LOOSE: usize = 4;
+
+/// An app's entries, newest first, and no more than `limit`.
+pub fn entries<'r>(repo: &'r Repository, name: &str, limit: usize) -> Result<Vec<GitCommit<'r>>> {
+    let mut next = match repo.refname_to_id(name) {
+        Ok(id) => Some(commit(repo, id)?),
+        Err(e) if e.code() == ErrorCode::NotFound => None,
+        Err(e) => return Err(e.into()),
+    };
+    let mut found = Vec::new();
+    while let Some(entry) = next.take_if(|_| found.len() < limit) {
+        next = entry.parent_id(0).ok().map(|id| commit(repo, id)).transpose()?;
+        found.push(entry);
+    }
+    Ok(found)
+}
+
+/// Drops what is older than the newest `keep` entries, once there are so many more that it is worth it.
+/// Returns whether the journal was written anew. Only with the lock for recording.
+pub fn shorten(repo: &Repository, app: &str, keep: usize) -> Result<Option<Oid>> {
+    let most = keep + keep / 4 + LOOSE;
+    let entries = entries(repo, &reference(app), most + 1)?;
+    if entries.len() <= most {
+        return Ok(None);
+    }
+    let head = entries[0].id();
+    let (newest, older) = entries[..keep].split_at(LOOSE.min(keep));
+    let base = write_packed(repo, older).context("writing the older entries anew")?;
+    let new = write(repo, newest, base).context("writing the newest entries anew")?.context("no entry to keep")?;
+    swap(repo, app, Some(&head.into()), new)?;
+    Ok(Some(new))
+}
+
+/// A pack at once, since each loose object costs a sync.
+fn write_packed(repo: &Repository, entries: &[GitCommit]) -> Result<Option<Oid>> {
+    // A handle of its own, for what is written through it stays in memory.
+    let aside = Repository::open_bare(repo.path())?;
+    let odb = aside.odb()?;
+    let memory = odb.add_new_mempack_backend(1000)?;
+    let last = write(&aside, entries, None)?;
+    let mut pack = Buf::new();
+    memory.dump(&aside, &mut pack)?;
+    drop(odb);
+    if last.is_some() {
+        let odb = repo.odb()?;
+        let mut writer = odb.packwriter()?;
+        std::io::Write::write_all(&mut writer, &pack)?;
+        writer.commit()?;
+    }
+    Ok(last)
+}
+
+/// Writes these entries, given newest first, on top of `parent`; returns the newest one.
+fn write(repo: &Repository, entries: &[GitCommit], mut parent: Option<Oid>) -> Result<Option<Oid>> {
+    for entry in entries.iter().rev() {
+        let mut parents = Vec::new();
+        // The first of all has no parent at all: a first parent is always poller's own.
+        if let Some(before) = parent {
+            parents.push(repo.find_commit(before)?);
+            for id in entry.parent_ids().skip(1) {
+                parents.push(repo.find_commit(id)?);
+            }
+        }
+        let parents: Vec<&GitCommit> = parents.iter().collect();
+        let tree = repo.find_tree(entry.tree_id())?;
+        let message = entry.message().context("a message that is not UTF-8")?;
+        parent = Some(repo.commit(None, &entry.author(), &entry.committer(), message, &tree, &parents)?);
+    }
+    Ok(parent)
+}
