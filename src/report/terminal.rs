@@ -56,6 +56,7 @@ pub fn print_json(document: &serde_json::Value) {
     print(&json_text(document));
 }
 
+/// Its text, as it is printed.
 pub fn json_text(document: &serde_json::Value) -> String {
     let mut text = String::new();
     for c in format!("{document:#}\n").chars() {
