@@ -1,7 +1,11 @@
 # make demo       build poller and watch it do its main job, on a throwaway git server
 # make test       everything that must hold: lint, then all tests
 # make faults     every attack of docs/reliability.md in full, as root; more than an hour
+# make fuzz       each fuzz target for a minute (FUZZ_SECONDS=60), TARGETS="remote config_app" for some
+# make advisories is anything known about a dependency? needs the network
 # make build      the program as it is installed: target/release/poller
+# make reproducible  build it twice, in two places: the two must be equal byte for byte
+# make sbom       what is in it, crates and C libraries: target/poller.cdx.json
 # make install    put it and what goes with it under DESTDIR; without DESTDIR make the user too; enables nothing
 #
 # On Debian, with Rust (https://rustup.rs), a C compiler and make. What else demo and test
@@ -15,12 +19,15 @@ TARGET  = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 # Used when cargo does not have them already; they are kept out of the way, in $(TARGET)/tools.
 NEXTEST_VERSION = 0.9.128
 DENY_VERSION    = 0.20.2
+FUZZ_VERSION    = 0.13.2
+CYCLONEDX_VERSION = 0.5.9
 
 DEMO_PACKAGES = git openssh-client openssh-server bsdutils
 TEST_PACKAGES = $(DEMO_PACKAGES) cron faketime logrotate mandoc procps prometheus psmisc shellcheck strace sudo systemd util-linux
 FAULT_PACKAGES = $(TEST_PACKAGES) e2fsprogs iproute2 nftables xfsprogs
 
-SCRIPTS = .ci/run tools/demo.sh tools/faults.sh tools/packages.sh packaging/examples/django/deploy.sh
+SCRIPTS = .ci/run tools/demo.sh tools/faults.sh tools/fuzz.sh tools/packages.sh tools/reproducible.sh tools/sbom.sh \
+    packaging/examples/django/deploy.sh
 PAGES   = docs/man/poller.8 docs/man/poller.toml.5
 
 SHELL = /bin/bash
@@ -28,7 +35,8 @@ SHELL = /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .DEFAULT_GOAL = help
-.PHONY: help demo test faults lint bench build install uninstall packages nextest deny
+.PHONY: help demo test faults fuzz lint advisories bench build reproducible sbom install uninstall packages nextest deny \
+    cargo-fuzz cyclonedx
 
 export PATH := $(abspath $(TARGET))/tools/bin:$(PATH)
 
@@ -51,6 +59,10 @@ faults: packages nextest
 	POLLER_FAULTS=all CI=true $(CARGO) nextest run --locked --profile faults --test faults
 	tools/faults.sh $(TARGET)/faults
 
+# A crash says in which file it is kept, and how to run it again.
+fuzz: cargo-fuzz
+	@CARGO=$(CARGO) tools/fuzz.sh $(or $(FUZZ_SECONDS),60) $(TARGETS)
+
 lint: packages deny
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -58,11 +70,30 @@ lint: packages deny
 	shellcheck $(SCRIPTS)
 	mandoc -T lint -W warning $(PAGES)
 
+advisories: deny
+	$(CARGO) deny --locked check advisories
+
 bench:
 	$(CARGO) bench --locked --bench poll
 
+# So that the program does not depend on where it was built, nor tell it.
+CARGO_FILES = $(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)
+RUST_FILES  = $(shell rustc --print sysroot)/lib/rustlib/src/rust=/rustc/$(shell rustc -vV | sed -n 's/^commit-hash: //p')
+PLACES = $(CURDIR)=/poller $(abspath $(TARGET))=/poller/target $(CARGO_FILES)=/cargo $(RUST_FILES)
+EPOCH  = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+build: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(EPOCH))
+build: export RUSTFLAGS := $(RUSTFLAGS) $(PLACES:%=--remap-path-prefix=%)
+build: export CFLAGS := $(CFLAGS) $(PLACES:%=-ffile-prefix-map=%)
 build:
 	$(CARGO) build --release --locked
+
+reproducible:
+	tools/reproducible.sh
+
+sbom: cyclonedx
+	@tools/packages.sh jq
+	tools/sbom.sh $(TARGET)/poller.cdx.json
 
 packages:
 	@tools/packages.sh $(TEST_PACKAGES)
@@ -77,6 +108,14 @@ nextest:
 deny:
 	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "installing cargo-deny $(DENY_VERSION)"; \
 	    $(INSTALL_TOOL) cargo-deny --version $(DENY_VERSION); }
+
+cargo-fuzz:
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "installing cargo-fuzz $(FUZZ_VERSION)"; \
+	    $(INSTALL_TOOL) cargo-fuzz --version $(FUZZ_VERSION); }
+
+cyclonedx:
+	@$(CARGO) cyclonedx --version >/dev/null 2>&1 || { echo "installing cargo-cyclonedx $(CYCLONEDX_VERSION)"; \
+	    $(INSTALL_TOOL) cargo-cyclonedx --version $(CYCLONEDX_VERSION); }
 
 # --- installing ---------------------------------------------------------------------------------
 # What lies below /etc belongs to the administrator: it is put there once and then left alone.
@@ -120,7 +159,8 @@ install:
 	@$(BUILT) completions bash | install -m 0644 /dev/stdin $(SHARE)/bash-completion/completions/poller
 	@$(BUILT) completions zsh | install -m 0644 /dev/stdin $(ZSH)/_poller
 	@$(BUILT) completions fish | install -m 0644 /dev/stdin $(SHARE)/fish/vendor_completions.d/poller.fish
-	@install -m 0644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT docs/architecture.md $(SHARE)/doc/poller/
+	@install -m 0644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT docs/architecture.md docs/dependencies.md $(SHARE)/doc/poller/
+	@if [ -e $(TARGET)/poller.cdx.json ]; then install -m 0644 $(TARGET)/poller.cdx.json $(SHARE)/doc/poller/; fi
 	@cp -R --no-preserve=ownership packaging/examples/django packaging/sudoers packaging/prometheus packaging/grafana \
 	    $(SHARE)/doc/poller/examples/
 	@$(if $(DESTDIR),:,$(USERS))

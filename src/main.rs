@@ -14,6 +14,9 @@ mod cli;
 mod commands;
 mod commit;
 mod config;
+#[cfg(test)]
+#[path = "../fuzz/src/entries/mod.rs"]
+mod entries;
 mod journal;
 mod near;
 mod outcome;

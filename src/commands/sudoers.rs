@@ -20,7 +20,7 @@ use crate::sys::account::Account;
 
 /// As whom poller runs decides who needs sudo for the units.
 #[derive(Debug)]
-enum Caller {
+pub enum Caller {
     /// Restarts units by itself, and runs scripts as each app's user.
     Root,
     /// Does everything itself, and restarts units through `sudo -n`.
@@ -29,11 +29,11 @@ enum Caller {
 
 /// What one app needs.
 #[derive(Debug)]
-struct Need {
+pub struct Need {
     app: String,
     /// Who runs the commands; None where root would run the script and its file does not say as whom.
     user: Option<String>,
-    commands: Vec<Vec<String>>,
+    pub commands: Vec<Vec<String>>,
     units: usize,
 }
 
@@ -75,7 +75,7 @@ fn systemctl() -> &'static str {
     places.into_iter().find(|path| Path::new(path).exists()).unwrap_or(places[0])
 }
 
-fn need(app: &App, caller: &Caller) -> Need {
+pub fn need(app: &App, caller: &Caller) -> Need {
     let deploy = &app.deploy;
     // The configuration has seen to it that they can be split.
     let mut commands: Vec<Vec<String>> = deploy.sudo.iter().filter_map(|command| shlex::split(command)).collect();
@@ -155,7 +155,7 @@ fn lines(rules: &[String]) -> String {
     rules.iter().map(|rule| format!("{rule}\n")).collect()
 }
 
-fn rules(need: &Need) -> Vec<String> {
+pub fn rules(need: &Need) -> Vec<String> {
     let Some(user) = &need.user else { return Vec::new() };
     let mut rules: Vec<String> = Vec::new();
     for command in &need.commands {

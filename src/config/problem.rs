@@ -194,9 +194,7 @@ fn rendered(text: &str) -> String {
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let invisible =
-            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || invisible {
+        if crate::report::is_treacherous(c) {
             let _ = write!(out, "{}", c.escape_default());
         } else {
             out.push(c);

@@ -33,9 +33,14 @@ pub fn ensure_sound(repository: &Path, id: Oid) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened.with_context(|| path.display().to_string())?,
     };
-    let whole = io::copy(&mut ZlibDecoder::new(file).take(LONGEST), &mut io::sink());
-    ensure!(whole.is_ok_and(|bytes| bytes > 0), "{} is damaged", path.display());
+    ensure!(is_whole(file), "{} is damaged", path.display());
     Ok(())
+}
+
+/// Whether compressed bytes come to an end, or would go on for longer than any entry.
+pub fn is_whole(compressed: impl Read) -> bool {
+    let copied = io::copy(&mut ZlibDecoder::new(compressed).take(LONGEST), &mut io::sink());
+    copied.is_ok_and(|bytes| bytes > 0)
 }
 
 pub fn unreadable(repository: &Path, app: &str, e: &anyhow::Error) -> anyhow::Error {
@@ -144,7 +149,7 @@ fn loose_commits(repository: &Path) -> Vec<Oid> {
             let name = format!("{}{}", folder.file_name().to_string_lossy(), file.file_name().to_string_lossy());
             if let Ok(id) = Oid::from_str(&name)
                 && name.len() == 40
-                && is_commit(&file.path())
+                && File::open(file.path()).is_ok_and(is_commit)
             {
                 found.push(id);
             }
@@ -153,10 +158,9 @@ fn loose_commits(repository: &Path) -> Vec<Oid> {
     found
 }
 
-fn is_commit(file: &Path) -> bool {
+pub fn is_commit(compressed: impl Read) -> bool {
     let mut head = [0; 7];
-    let read = File::open(file).and_then(|file| ZlibDecoder::new(file).read_exact(&mut head));
-    read.is_ok() && &head == b"commit "
+    ZlibDecoder::new(compressed).read_exact(&mut head).is_ok() && &head == b"commit "
 }
 
 #[cfg(test)]
@@ -175,7 +179,7 @@ mod tests {
         let name = id.to_string();
         let path = folder.join("objects").join(&name[..2]).join(&name[2..]);
         let whole = std::fs::read(&path).unwrap();
-        assert!(ensure_sound(&folder, id).is_ok() && is_commit(&path));
+        assert!(ensure_sound(&folder, id).is_ok() && is_commit(File::open(&path).unwrap()));
         for length in 0..whole.len() {
             std::fs::remove_file(&path).unwrap();
             std::fs::write(&path, &whole[..length]).unwrap();

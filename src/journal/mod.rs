@@ -7,7 +7,7 @@
 //! One compare-and-swap of the ref is the transaction. State and history are one commit, so they
 //! cannot disagree, and a crash leaves the entry before.
 
-mod damaged;
+pub mod damaged;
 mod history;
 pub mod reading;
 pub mod shorten;

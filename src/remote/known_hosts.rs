@@ -30,6 +30,11 @@ pub(super) const PREFERENCE: [Algorithm; 4] = [
 const UNSUPPORTED: [&str; 4] =
     ["ssh-rsa", "ssh-dss", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"];
 
+/// Lines with a hashed host that are searched for the port they mean, and ports that are tried of one that
+/// lists them: a long file must not hold up the answer.
+const MOST_HASHED: usize = 4;
+const MOST_PORTS: usize = 64;
+
 /// The lines of one known_hosts file.
 #[derive(Debug)]
 pub struct KnownHosts {
@@ -142,14 +147,23 @@ impl KnownHosts {
     }
 
     /// The first line that pins `key` for this host under another port or none. A
-    /// hashed name does not say its port, so all are tried; that costs some
-    /// milliseconds, on the way to an error, for lines with this very key only.
+    /// hashed name does not say its port, so all are tried; that costs some ten
+    /// milliseconds a line, on the way to an error, for a few lines with this very key.
     fn elsewhere(&self, host: &str, key: &PublicKey) -> Option<(usize, String)> {
         let host = host.to_ascii_lowercase();
+        let mut hashed = 0;
         let pins = self.entries.iter();
         let mut pins = pins.filter(|entry| entry.marker == Marker::Pinned && entry.is_for(key));
         pins.find_map(|entry| {
-            let bracketed = (1..=u16::MAX).map(|port| format!("[{host}]:{port}"));
+            let ports: Box<dyn Iterator<Item = u16>> = match &entry.hosts {
+                HostPatterns::HashedName { .. } if hashed == MOST_HASHED => return None,
+                HostPatterns::HashedName { .. } => Box::new(1..=u16::MAX),
+                HostPatterns::Patterns(patterns) => {
+                    Box::new(patterns.iter().filter_map(|pattern| port_of(pattern)).take(MOST_PORTS))
+                }
+            };
+            hashed += usize::from(matches!(entry.hosts, HostPatterns::HashedName { .. }));
+            let bracketed = ports.map(|port| format!("[{host}]:{port}"));
             let mut names = std::iter::once(host.clone()).chain(bracketed);
             let name = names.find(|name| entry.is_about(name))?;
             Some((entry.line, name))
@@ -241,6 +255,11 @@ fn parse_line(text: &str) -> Result<Option<(Marker, HostPatterns, Key)>, String>
 pub fn file_name_of(host: &str, port: u16) -> String {
     let host = host.to_ascii_lowercase();
     if port == 22 { host } else { format!("[{host}]:{port}") }
+}
+
+/// The port in a pattern such as `[*.example.org]:2222`.
+fn port_of(pattern: &str) -> Option<u16> {
+    pattern.rsplit_once("]:")?.1.parse().ok()
 }
 
 /// As `ssh-keygen -l` prints it, `SHA256:…`.

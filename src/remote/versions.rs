@@ -64,6 +64,8 @@ fn version(text: &str) -> Option<Version> {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests {
     use super::*;
 

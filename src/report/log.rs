@@ -101,7 +101,7 @@ impl<S: Subscriber> Layer<S> for JsonLines {
 }
 
 /// JSON on one line, without anything that a terminal would obey when somebody looks at the file.
-fn encode(line: &Map<String, Value>) -> String {
+pub fn encode(line: &Map<String, Value>) -> String {
     let json = serde_json::to_string(line).unwrap_or_default();
     let mut text = String::with_capacity(json.len() + 1);
     for c in json.chars() {

@@ -79,7 +79,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// All that the file says.
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+pub struct Told {
     apps: BTreeMap<String, App>,
     git_operations: f64,
     git_errors: f64,
@@ -241,7 +241,7 @@ fn counts(counts: &BTreeMap<String, f64>) -> Vec<(Vec<&str>, f64)> {
     counts.iter().map(|(outcome, n)| (vec![outcome.as_str()], *n)).collect()
 }
 
-fn parse(text: &str) -> Told {
+pub fn parse(text: &str) -> Told {
     let mut told = Told::default();
     for line in text.lines() {
         // A comment, a line cut short, another version's: passed over.
@@ -271,7 +271,7 @@ fn values(mut text: &str, keys: &[&str]) -> Option<Vec<String>> {
     (text == "}").then_some(all)
 }
 
-fn render(told: &Told) -> String {
+pub fn render(told: &Told) -> String {
     let mut text = String::new();
     for (family, kind, keys, help) in FAMILIES {
         let mut lines = String::new();

@@ -53,6 +53,11 @@ pub fn settled(code: u8) -> u8 {
 /// One JSON document. What JSON itself lets through, C1 controls and marks that turn text around, is
 /// escaped: somebody may read it on a terminal.
 pub fn print_json(document: &serde_json::Value) {
+    print(&json_text(document));
+}
+
+/// Its text, as it is printed.
+pub fn json_text(document: &serde_json::Value) -> String {
     let mut text = String::new();
     for c in format!("{document:#}\n").chars() {
         match c {
@@ -60,7 +65,7 @@ pub fn print_json(document: &serde_json::Value) {
             c => text.push(c),
         }
     }
-    print(&text);
+    text
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -445,6 +445,8 @@ fn remove_empty_folders(folder: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests {
     use super::*;
 

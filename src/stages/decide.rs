@@ -209,7 +209,8 @@ pub fn decide(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> D
 
 /// Whether a tip has yet to stand for some time.
 fn soaking(state: &State, tip: &Commit, policy: &Policy, now: Timestamp) -> Option<Skip> {
-    let soak = SignedDuration::try_from(policy.soak).ok().filter(|soak| !soak.is_zero())?;
+    // Longer than can be told is for ever, and not for no time at all.
+    let soak = Some(SignedDuration::try_from(policy.soak).unwrap_or(SignedDuration::MAX)).filter(|s| !s.is_zero())?;
     // It soaked before it was tried, refused or passed over, and what is deployed has stood the longest.
     let known = [
         state.failed.as_ref().map(|f| &f.commit),
@@ -275,5 +276,7 @@ pub fn newest_note(state: &State) -> Option<(Timestamp, &Commit)> {
     noted.into_iter().flatten().rev().max_by_key(|(since, _)| *since)
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -107,6 +107,8 @@ fn quote(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -8,7 +8,7 @@
 //! Not supported: OpenPGP and X.509 signatures, certificates, and RSA keys (their crate is left out of this build).
 
 pub mod allowed_signers;
-mod object;
+pub mod object;
 mod refusal;
 
 use anyhow::{Context, Result};

@@ -22,6 +22,8 @@ fn fraction(host: &str) -> f64 {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests {
     use super::*;
 

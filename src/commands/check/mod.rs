@@ -8,7 +8,7 @@ mod ask;
 mod commands;
 mod finding;
 mod host;
-mod schedule;
+pub mod schedule;
 mod source;
 mod sudo;
 mod target;

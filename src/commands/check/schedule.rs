@@ -111,7 +111,7 @@ fn drop_in(path: &Path, user: &str) -> Option<Crontab> {
 }
 
 /// Whether a line of a crontab runs poller; those of the system name a user before the command.
-fn starts_poller(line: &str, user: Option<&str>) -> bool {
+pub fn starts_poller(line: &str, user: Option<&str>) -> bool {
     let line = line.trim_start();
     if line.starts_with('#') {
         return false;
@@ -129,7 +129,7 @@ fn guard(line: &str) -> Guard {
 }
 
 /// What keeps cron from reading a file of /etc/cron.d, without a word; see cron(8).
-fn traps(path: &Path, uid: u32, mode: u32, text: &str) -> Vec<(String, String)> {
+pub fn traps(path: &Path, uid: u32, mode: u32, text: &str) -> Vec<(String, String)> {
     let shown = path.display();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut traps = Vec::new();

@@ -196,3 +196,11 @@ fn wrong_types_say_what_was_expected() {
     assert_eq!(umask.help(), ["write octal digits as a string, such as \"022\""]);
     assert_eq!(app("source = 1").unwrap_err().message(), "expected a table, found integer `1`");
 }
+
+#[test]
+fn what_is_shown_of_a_file_hides_and_turns_nothing() {
+    for odd in ['\u{202e}', '\u{2060}', '\u{206a}', '\u{fff9}', '\u{feff}', '\u{9b}'] {
+        let shown = app(&small_with("deploy", &format!("user = \"a {odd}b\""))).unwrap_err().to_string();
+        assert!(shown.contains(&odd.escape_default().to_string()) && !shown.contains(odd), "{shown:?}");
+    }
+}

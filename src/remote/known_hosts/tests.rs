@@ -115,6 +115,19 @@ fn a_key_is_held_against_the_lines_as_openssh_would() {
     assert_eq!(name_of(&verdict), "unsupported");
 }
 
+/// Each port there is was once tried on each pattern, minutes for a file like this.
+#[test]
+fn a_long_file_does_not_hold_up_a_refusal() {
+    let listed: String = (0..2000).map(|n| format!("[other{n}]:{n},")).collect();
+    let text = format!("{listed}* $TWO\n{listed}x $ONE\n[git.*]:9 $ONE");
+    let begun = std::time::Instant::now();
+    let verdict = known(&text).check("git.example", 22, &key(ONE));
+    assert_eq!(name_of(&verdict), "changed");
+    let verdict = known(&text.replace(",* $TWO", ",y $TWO")).check("git.example", 22, &key(ONE));
+    assert_eq!(name_of(&verdict), "other port");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn the_algorithms_offered_are_those_pinned_best_first() {
     let text = "h $P521\nh $P384\nh $P256\nh $ONE\nh $RSA\nh $TWO\n[h]:9 $P384\n\
