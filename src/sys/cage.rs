@@ -164,3 +164,6 @@ impl Offered {
         self.seccomp && self.landlock >= OLDEST_FOR_WRITERS
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -201,3 +201,10 @@ pub fn is_offered() -> bool {
     let answer = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &action) };
     ARCHITECTURE.is_some() && answer == 0
 }
+
+/// For tests: the calls of a part that are refused whatever their arguments.
+#[cfg(test)]
+pub fn refused_as_a_whole(part: Part) -> Vec<(c_long, Errno)> {
+    let refusals = if part == Part::Always { ALWAYS } else { SETTLED };
+    refusals.iter().filter(|one| one.bits.is_none()).map(|one| (one.call, one.error)).collect()
+}
