@@ -45,9 +45,9 @@ impl<'o> Grounds<'o> {
         Grounds { repository, quarantine: opened.quarantine.as_ref().map(|quarantine| quarantine.0.as_path()) }
     }
 
-    /// While names are looked up, or a local repository is read, which may lean on others anywhere.
-    fn close_but_for_reading(&self, outside: Outside) -> Result<()> {
-        self.cage(Reading::Anywhere, outside)
+    /// While names are looked up, or a local repository is read.
+    fn begin(&self) -> Result<()> {
+        self.cage(Reading::Anywhere, Outside::Open)
     }
 
     fn close(&self, outside: Outside) -> Result<()> {
@@ -76,7 +76,7 @@ pub fn fetch(request: &Fetch, progress: impl FnMut(usize, usize, usize)) -> Resu
     // A program of the user's own is not poller's to confine; it is started before the cage is closed.
     if !matches!(request.origin.access, Access::Program(_)) {
         Limits::FETCHER.impose()?;
-        grounds.close_but_for_reading(Outside::Open)?;
+        grounds.begin()?;
     }
     let object = if request.quarantine {
         obtain(&opened.repo, request, &grounds, progress)?
@@ -121,13 +121,12 @@ fn obtain(
         grounds.close(Outside::Settled)?;
         return Ok(request.tip.object.oid()?);
     }
+    let object = download(repo, request, grounds, progress)?;
+    // libgit2 plays both sides, with threads for the packing, and the repository may lean on others.
     if matches!(request.origin.access, Access::Local) {
-        grounds.close_but_for_reading(Outside::Settled)?;
-        let object = download(repo, request, grounds, progress)?;
         grounds.close(Outside::Settled)?;
-        return Ok(object);
     }
-    download(repo, request, grounds, progress)
+    Ok(object)
 }
 
 fn has(repo: &Repository, tip: &Tip) -> bool {

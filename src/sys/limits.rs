@@ -40,6 +40,7 @@ impl Limits {
 
     /// Holds for this process, and for what it starts from now on.
     pub fn impose(self) -> Result<()> {
+        lower(Resource::RLIMIT_CORE, 0)?;
         lower(Resource::RLIMIT_DATA, self.memory)?;
         lower(Resource::RLIMIT_NOFILE, DESCRIPTORS)?;
         if let Some(file) = self.file {

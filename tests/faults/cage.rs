@@ -146,8 +146,7 @@ fn a_repository_that_leads_elsewhere_leads_nowhere() {
     tally.case("the reader, by its configuration");
     let moved = put("config");
     world.poll(&["history", "site"]).expect(74);
-    tally.case("the prober, by its configuration");
-    world.poll(&[]).expect(74);
+    // The prober reads it too, before it has connected, and finds nothing there that it could not read.
     back(moved);
     world.poll(&["history", "site"]).expect(0);
     world.poll(&[]).expect(0);
@@ -300,18 +299,20 @@ fn a_pack_that_grows_beyond_all_memory_ends_its_fetch_in_a_sentence() {
     let app = world.app("site").without("source.identity");
     app.source(&format!("ssh_command = \"{}\"", server.display())).write();
     let mut tally = Tally::new(Group::Cage);
-    for (what, results) in [
+    let bombs = [
         ("one object of 8 GiB", &[8 << 30][..]),
         ("one of all that may be had", &[(2 << 30) - (1 << 20)]),
         ("many of 512 MiB", &[512 << 20; 4]),
-    ] {
+    ];
+    // The last one is worked through to its end, which takes a minute.
+    for (what, results) in bombs.into_iter().take(if crate::all() { 3 } else { 2 }) {
         tally.case(what);
         let pack = folder.join("pack");
         fs::write(&pack, bomb(results)).unwrap();
         let sum = sh("sha1sum", &[pack.to_str().unwrap()]);
         let sum: Vec<u8> = (0..20).map(|i| u8::from_str_radix(&sum[2 * i..2 * i + 2], 16).unwrap()).collect();
         fs::OpenOptions::new().append(true).open(&pack).unwrap().write_all(&sum).unwrap();
-        let (most, outcome) = watched(world.spawn_poll(&["--force"]));
+        let (most, outcome) = watched(world.spawn_poll(&["--force", "site"]));
         let outcome = outcome.expect_one_of(&[74, 76]);
         assert!(!outcome.stderr.contains("crashed"), "{}", outcome.story());
         assert!(most <= 2 << 20, "{most} KiB");
