@@ -15,8 +15,8 @@ use super::libgit2::LARGEST_OBJECT;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// For the fetcher and the stager. An object and what it is a difference to are in memory at once, half of
-/// this; the rest is for the index of a repository of some million objects.
+/// For the fetcher and the stager. An object of the largest size that comes as a difference takes three quarters
+/// of it (measured); the rest is for the index of a large repository.
 pub const MEMORY: u64 = 2 * GIB;
 /// For helpers that hold answers and journals only.
 pub const LITTLE_MEMORY: u64 = 512 * MIB;
