@@ -125,9 +125,9 @@ pub fn is_of_kind(error: &anyhow::Error, kind: std::io::ErrorKind) -> bool {
 pub const MAKE_ROOM: &str = "make room (df -h, df -i); the next run goes on by itself";
 const READ_ONLY: &str = "mount it writable (findmnt; dmesg, if it was turned read-only by an error), then try again";
 
-const TOO_LARGE: &str =
+pub const TOO_LARGE: &str =
     "one fetch may bring 16 GiB, and a file have 512 MiB; less where a stricter limit is set (ulimit -f, LimitFSIZE=)";
-pub const TOO_MUCH_MEMORY: &str = "what reads a repository may use 2 GiB: keep very large files out of git, and \
+pub const TOO_MUCH_MEMORY: &str = "what fetches may use 2 GiB, what asks and reads 512 MiB: keep very large files out of git; \
     look at who pushed what (git rev-list --objects --all --disk-usage); a stricter limit may be set here (ulimit -d)";
 
 /// The remedy for a disk that takes nothing more, or a limit that was met. It is known by the error's words:
@@ -138,7 +138,6 @@ pub fn remedy(text: &str) -> Option<&'static str> {
         ("quota exceeded", MAKE_ROOM),
         ("File too large", TOO_LARGE),
         ("ut of memory", TOO_MUCH_MEMORY),
-        ("Cannot allocate memory", TOO_MUCH_MEMORY),
         ("Read-only file system", READ_ONLY),
     ]
     .into_iter()

@@ -16,7 +16,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// For the fetcher and the stager. An object of the largest size that comes as a difference takes three quarters
-/// of it (measured); the rest is for the index of a large repository.
+/// of it, and a first fetch some 300 bytes for each object of the repository (both measured).
 pub const MEMORY: u64 = 2 * GIB;
 /// For helpers that hold answers and journals only.
 pub const LITTLE_MEMORY: u64 = 512 * MIB;
@@ -65,4 +65,28 @@ fn lower(resource: Resource, wanted: u64) -> Result<()> {
 pub fn no_core() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_CORE).context("RLIMIT_CORE")?;
     setrlimit(Resource::RLIMIT_CORE, 0, hard).context("RLIMIT_CORE")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{TOO_LARGE, TOO_MUCH_MEMORY};
+
+    #[test]
+    fn the_numbers_are_those_that_remedies_and_pages_tell() {
+        let written =
+            |bytes: u64| if bytes < GIB { format!("{} MiB", bytes / MIB) } else { format!("{} GiB", bytes / GIB) };
+        let (memory, little) = (written(MEMORY), written(LITTLE_MEMORY));
+        let (pack, object) = (written(LARGEST_PACK), written(LARGEST_OBJECT));
+        assert!(TOO_MUCH_MEMORY.contains(&memory) && TOO_MUCH_MEMORY.contains(&little));
+        assert!(TOO_LARGE.contains(&pack) && TOO_LARGE.contains(&object));
+        let page = include_str!("../../docs/man/poller.8");
+        let map = include_str!("../../docs/architecture.md");
+        assert!(page.contains(&format!("{memory} of memory, {pack} for the pack of one fetch")));
+        assert!(page.contains(&format!("{memory} of memory, {object} for one file")));
+        assert!(page.contains(&format!("{little} of memory\n.It all of these\n{DESCRIPTORS} open files")));
+        assert!(map.contains(&format!("| fetcher | {memory} | {pack} |")));
+        assert!(map.contains(&format!("| stager | {memory} | {object} |")));
+        assert!(map.contains(&format!("| prober, reader, caller | {little} |")));
+    }
 }
