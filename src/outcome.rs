@@ -125,14 +125,23 @@ pub fn is_of_kind(error: &anyhow::Error, kind: std::io::ErrorKind) -> bool {
 pub const MAKE_ROOM: &str = "make room (df -h, df -i); the next run goes on by itself";
 const READ_ONLY: &str = "mount it writable (findmnt; dmesg, if it was turned read-only by an error), then try again";
 
-/// The remedy for a disk that takes nothing more. It is known by the error's words: libgit2 puts the
-/// system's into its messages and keeps no number.
+pub const TOO_LARGE: &str =
+    "one fetch may bring 16 GiB, and a file have 512 MiB; less where a stricter limit is set (ulimit -f, LimitFSIZE=)";
+pub const TOO_MUCH_MEMORY: &str = "what fetches may use 2 GiB, what asks and reads 512 MiB: keep very large files out of git; \
+    look at who pushed what (git rev-list --objects --all --disk-usage); a stricter limit may be set here (ulimit -d)";
+
+/// The remedy for a disk that takes nothing more, or a limit that was met. It is known by the error's words:
+/// libgit2 puts the system's into its messages and keeps no number.
 pub fn remedy(text: &str) -> Option<&'static str> {
-    let full = ["No space left on device", "Disk quota exceeded", "quota exceeded", "File too large"];
-    match full.iter().any(|words| text.contains(words)) {
-        true => Some(MAKE_ROOM),
-        false => text.contains("Read-only file system").then_some(READ_ONLY),
-    }
+    [
+        ("No space left on device", MAKE_ROOM),
+        ("quota exceeded", MAKE_ROOM),
+        ("File too large", TOO_LARGE),
+        ("ut of memory", TOO_MUCH_MEMORY),
+        ("Read-only file system", READ_ONLY),
+    ]
+    .into_iter()
+    .find_map(|(words, remedy)| text.contains(words).then_some(remedy))
 }
 
 impl fmt::Display for Failure {
@@ -207,8 +216,13 @@ mod tests {
         let by_libgit2 = git2::Error::from_str("failed to write loose object: No space left on device");
         assert_eq!(Failure::of(by_libgit2.into()).help, [MAKE_ROOM]);
         assert!(Failure::of(git2::Error::from_str("bad object").into()).help.is_empty());
+        let quota = std::io::Error::from_raw_os_error(nix::libc::EDQUOT);
+        assert_eq!(Failure::of(quota.into()).help, [MAKE_ROOM]);
         // There may be room enough.
         let read_only = std::io::Error::from_raw_os_error(nix::libc::EROFS);
         assert_eq!(Failure::of(read_only.into()).help, [READ_ONLY]);
+        let too_large = std::io::Error::from_raw_os_error(nix::libc::EFBIG);
+        assert_eq!(Failure::of(too_large.into()).help, [TOO_LARGE]);
+        assert_eq!(Failure::of(git2::Error::from_str("Out of memory").into()).help, [TOO_MUCH_MEMORY]);
     }
 }

@@ -13,12 +13,13 @@ use anyhow::{Context, Result, ensure};
 use flate2::read::ZlibDecoder;
 use git2::{Oid, Repository};
 use jiff::Timestamp;
-use nix::unistd::{Uid, User, getppid};
+use nix::unistd::{Uid, getppid};
 
 use super::{commit, file, reference, tree};
 use crate::journal::state::{Run, State};
 use crate::outcome::{Class, Failure};
 use crate::report::printable;
+use crate::sys::account::Account;
 
 /// An entry's objects are small; its output is bounded by far less.
 const LONGEST: u64 = 64 << 20;
@@ -110,7 +111,7 @@ fn become_owner() -> String {
     if me.is_root() || parent.is_ok_and(|parent| parent.uid() != 0) {
         return String::new();
     }
-    let user = User::from_uid(me).ok().flatten().map_or_else(|| format!("#{me}"), |user| user.name);
+    let user = Account::my_name().unwrap_or_else(|| format!("#{me}"));
     format!("runuser -u {user} -- ")
 }
 

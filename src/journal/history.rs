@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use git2::{ErrorCode, Repository};
 
-use super::reading::Reading;
+use super::in_use::InUse;
 use super::state::{Ending, Run, State};
 use super::{commit, file, reference, tree, unreadable};
 
@@ -34,7 +34,7 @@ pub fn history(repository: &Path, app: &str, mut see: impl FnMut(Told) -> bool) 
         if !repository.try_exists()? {
             return Ok(());
         }
-        let _reading = Reading::begin(repository)?;
+        let _in_use = InUse::mark(repository)?;
         let repo = Repository::open_bare(repository)?;
         let mut next = match repo.refname_to_id(&reference(app)) {
             Ok(id) => Some(commit(&repo, id)?),

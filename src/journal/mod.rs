@@ -9,7 +9,7 @@
 
 pub mod damaged;
 mod history;
-pub mod reading;
+pub mod in_use;
 pub mod shorten;
 pub mod state;
 
@@ -25,7 +25,7 @@ use crate::commit::Commit;
 use crate::outcome::{Class, Failure};
 use damaged::{ensure_sound, unreadable};
 pub use history::{Told, history};
-use reading::Reading;
+use in_use::InUse;
 use state::{Run, State};
 
 /// What an app's journal says now.
@@ -61,7 +61,7 @@ pub fn read(repository: &Path, app: &str) -> Result<Journal> {
         return Ok(Journal::default());
     }
     let inner = || -> Result<Journal> {
-        let _reading = Reading::begin(repository)?;
+        let _in_use = InUse::mark(repository)?;
         let repo = Repository::open_bare(repository)?;
         let head = match repo.refname_to_id(&reference(app)) {
             Ok(id) => id,

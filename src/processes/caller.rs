@@ -17,6 +17,8 @@ use ureq::{Agent, Error, Timeout};
 use super::messages::{Answer, Call, Method};
 use super::wire;
 use crate::report::duration;
+use crate::sys::cage::{Cage, Outside, Reading};
+use crate::sys::limits::Limits;
 
 /// What is handed down to this process, and to no other helper: the way out, and whom to trust.
 pub const ENVIRONMENT: [&str; 10] = [
@@ -40,6 +42,9 @@ const LONGEST_HEAD: usize = 32 << 10;
 const LONGEST_LOCATION: usize = 2 << 10;
 
 pub fn run() -> Result<()> {
+    // Names and authorities are read again and again, and each call is a connection of its own.
+    Limits::SMALL.impose()?;
+    Cage { read: Reading::Anywhere, write: &[], remove: None, outside: Outside::Open }.enter()?;
     let mut input = std::io::stdin().lock();
     let mut trusted = None;
     while let Some(call) = wire::receive::<Call>(&mut input)? {

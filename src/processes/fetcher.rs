@@ -21,6 +21,9 @@ use crate::sys::privdrop::inherited;
 pub const STREAM: i32 = 3;
 
 pub fn run() -> Result<()> {
+    // An entry has the time zone in it, whose file is out of reach by the time one is written. The C library
+    // reads it once.
+    git2::Signature::now("poller", "poller").context("the time zone")?;
     let mut input = std::io::stdin().lock();
     let mut session = Session { opened: None, fetched: None, stager: None };
     while let Some(request) = wire::receive::<FetcherRequest>(&mut input)? {
@@ -83,15 +86,16 @@ impl Session {
                 Ok(FetcherReply::Recorded { head: journal::append(repo, &app, &entry)? })
             }
             FetcherRequest::Tend { app, repository, history, due } => {
-                // What is open is read from.
+                // What is open is in use, and stays.
                 self.opened = None;
+                fetch::open_without_server(&repository)?;
                 Ok(FetcherReply::Tended(tend::tend(&repository, &app, history, due)?))
             }
         }
     }
 
     fn open(&mut self, repository: PathBuf) -> Result<()> {
-        self.opened = Some(Opened::existing_or_new(&repository)?);
+        self.opened = Some(fetch::open_without_server(&repository)?);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Role, caller, wire};
-use crate::outcome::{Class, Failure, MAKE_ROOM};
+use crate::outcome::{Class, Failure, MAKE_ROOM, TOO_MUCH_MEMORY};
 use crate::sys::account::Account;
 use crate::sys::privdrop::{Confinement, NewPrivileges, confine, pass_descriptor};
 use crate::sys::signals::{Cause, Stop, until};
@@ -164,6 +164,11 @@ impl Helper {
             }
             Some(Signal::SIGKILL) => Failure::new(Class::Io, format!("the {role} was killed from outside"))
                 .help("out of memory? look at: journalctl -k --grep 'Out of memory'"),
+            // How a Rust program ends that is refused memory.
+            Some(Signal::SIGABRT) => {
+                Failure::new(Class::Io, format!("the {role} gave up, most likely for want of memory"))
+                    .help(TOO_MUCH_MEMORY)
+            }
             Some(signal) => Failure::new(Class::Protocol, format!("the {role} crashed ({signal})"))
                 .help("nothing was published; please report it, with the commit it crashed on"),
             None => Failure::new(Class::Bug, format!("the {role} ended ({status}) without an answer")),

@@ -68,6 +68,7 @@ impl Role {
 /// Runs a helper's side until its work is done.
 pub fn run(role: Role, parent: &str) -> Result<()> {
     let parent = parent.parse().context("this word is for poller's own processes")?;
+    crate::sys::limits::no_core()?;
     match role {
         // It outlives a supervisor that was killed, for as long as it takes to end the script.
         Role::Keeper => keeper::run(),

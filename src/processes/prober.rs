@@ -4,25 +4,28 @@
 //! Apps that share host, port, user and identity share a connection; those that share a repository
 //! too share the question. Answers go out as they come, so that a slow server holds up nobody else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::AsyncReadExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::messages::{Access, Probe, ProbeApp, Probed, ProberRequest, Tip};
+use super::messages::{Access, Origin, Probe, ProbeApp, Probed, ProberRequest, Tip};
 use super::{rights, wire};
 use crate::config::{Follow, Remote};
 use crate::journal;
 use crate::outcome::{Class, Failure};
 use crate::remote::ls_refs::{self, Wanted};
 use crate::remote::session::{Session, Stage, timed_out};
-use crate::remote::{A_MOMENT, Complaint, Conversation, Protocol, host_key, local, openssh};
+use crate::remote::{A_MOMENT, Complaint, Conversation, Protocol, host_key, local, openssh, runtime};
 use crate::stages::probe;
+use crate::sys::cage::{Cage, Outside, Reading};
+use crate::sys::limits::Limits;
 
 /// sshd's MaxSessions is 10.
 const CHANNELS: usize = 8;
@@ -31,7 +34,11 @@ type Answers = Vec<(usize, Result<Tip, Failure>)>;
 
 pub fn run() -> Result<()> {
     let request: ProberRequest = wire::receive(&mut std::io::stdin().lock())?.context("no request")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if !starts_programs(&request) {
+        Limits::SMALL.impose()?;
+        Cage { read: Reading::Anywhere, write: &[], remove: None, outside: Outside::Open }.enter()?;
+    }
+    let runtime = runtime()?;
     let mut out = std::io::stdout().lock();
     let result = match request {
         ProberRequest::Tips(request) => runtime.block_on(probe(Arc::new(request), &mut out)),
@@ -45,25 +52,54 @@ pub fn run() -> Result<()> {
     result
 }
 
+/// Programs of the user's own are not poller's to confine, so this process is not before they are started.
+fn starts_programs(request: &ProberRequest) -> bool {
+    let is_program = |origin: &Origin| matches!(origin.access, Access::Program(_));
+    match request {
+        ProberRequest::Tips(probe) => probe.apps.iter().any(|app| is_program(&app.origin)),
+        ProberRequest::Rights(origins, _) => origins.iter().any(is_program),
+        ProberRequest::HostKey { .. } => false,
+    }
+}
+
+/// Leaves the connections that there are, and the repositories to read.
+fn close_cage(request: &Probe) -> Result<()> {
+    let repositories: BTreeSet<&Path> = request.apps.iter().map(|app| app.repository.as_path()).collect();
+    let repositories: Vec<&Path> = repositories.into_iter().collect();
+    let with_programs = request.apps.iter().any(|app| matches!(app.origin.access, Access::Program(_)));
+    let outside = if with_programs { Outside::SettledWithPrograms } else { Outside::Settled };
+    Limits::SMALL.impose()?;
+    Cage { read: Reading::Beneath(&repositories), write: &[], remove: None, outside }.enter()
+}
+
+/// Held by a group of apps until it is connected, or has failed to be.
+struct Connecting(#[allow(dead_code, reason = "held for its end")] watch::Receiver<()>);
+
 async fn probe(request: Arc<Probe>, out: &mut impl Write) -> Result<()> {
     let connections = Arc::new(Semaphore::new(request.connections.max(1)));
-    let mut tasks: JoinSet<Answers> = JoinSet::new();
+    let mut tasks: JoinSet<Result<Answers>> = JoinSet::new();
+    let (all_connected, connecting) = watch::channel(());
     for group in groups(&request.apps) {
         let (request, connections) = (Arc::clone(&request), Arc::clone(&connections));
+        let connecting = Connecting(connecting.clone());
         tasks.spawn(async move {
-            let Ok(_permit) = connections.acquire().await else {
-                return Vec::new();
-            };
-            ask_group(&request.apps, group).await
+            let _permit = connections.acquire().await?;
+            Ok(ask_group(&request.apps, group, connecting).await)
         });
     }
+    drop(connecting);
+    let caged = Arc::clone(&request);
+    tasks.spawn(async move {
+        all_connected.closed().await;
+        close_cage(&caged).map(|()| Vec::new())
+    });
     // The connections are begun before the journals are read: disk and network work side by side.
     tokio::task::yield_now().await;
     let journals: Vec<_> =
         request.apps.iter().map(|app| journal::read(&app.repository, &app.name).map_err(Failure::of)).collect();
     let mut journals: Vec<Option<_>> = journals.into_iter().map(Some).collect();
     while let Some(answers) = tasks.join_next().await {
-        for (index, tip) in answers.context("a probe that broke")? {
+        for (index, tip) in answers.context("a probe that broke")?? {
             let journal = journals[index].take().context("an app answered twice")?;
             wire::send(out, &Probed { app: request.apps[index].name.clone(), journal, tip })?;
         }
@@ -89,7 +125,7 @@ fn groups(apps: &[ProbeApp]) -> Vec<Vec<usize>> {
     groups.into_values().collect()
 }
 
-async fn ask_group(apps: &[ProbeApp], group: Vec<usize>) -> Answers {
+async fn ask_group(apps: &[ProbeApp], group: Vec<usize>, connecting: Connecting) -> Answers {
     let Some(origin) = group.first().map(|&index| &apps[index].origin) else {
         return Vec::new();
     };
@@ -99,6 +135,7 @@ async fn ask_group(apps: &[ProbeApp], group: Vec<usize>) -> Answers {
         (Access::Local, Remote::Local(path)) => {
             let path = path.clone();
             let refs = tokio::task::spawn_blocking(move || local::refs(&path)).await;
+            drop(connecting);
             let refs = refs.unwrap_or_else(|e| Err(Failure::new(Class::Bug, e.to_string())));
             let tip = |i: &usize, refs: &[_]| probe::tip(&apps[*i].origin.url, &apps[*i].follow, refs, refs.is_empty());
             match refs {
@@ -110,6 +147,7 @@ async fn ask_group(apps: &[ProbeApp], group: Vec<usize>) -> Answers {
             let stage = Stage::default();
             stage.enter("waiting for ssh_command");
             let opened = openssh::upload_pack(argv, remote, Protocol::V2);
+            drop(connecting);
             ask(apps, &group, async { opened }, &stage, timeout).await
         }
         _ => {
@@ -119,6 +157,7 @@ async fn ask_group(apps: &[ProbeApp], group: Vec<usize>) -> Answers {
                 Ok(Err(failure)) => return all(failure),
                 Err(_) => return all(timed_out(&origin.url, &stage, timeout)),
             };
+            drop(connecting);
             ask_session(apps, &group, &session, timeout).await
         }
     }

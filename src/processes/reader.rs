@@ -10,6 +10,8 @@ use crate::journal::state::Run;
 use crate::journal::{self, Told};
 use crate::outcome::{Class, Failure};
 use crate::report::printable;
+use crate::sys::cage::{Cage, Outside, Reading};
+use crate::sys::limits::Limits;
 
 /// How much of a history fits into one message, with room to spare for how JSON writes it.
 const FILLED: usize = 4 << 20;
@@ -20,11 +22,25 @@ const WHOLE: usize = 36;
 
 pub fn run() -> Result<()> {
     let mut input = std::io::stdin().lock();
+    let mut is_caged = false;
     while let Some(request) = wire::receive::<ReaderRequest>(&mut input)? {
+        if !std::mem::replace(&mut is_caged, true) {
+            close_cage(&request)?;
+        }
         let reply = answer(request).map_err(Failure::of);
         wire::send(&mut std::io::stdout().lock(), &reply)?;
     }
     Ok(())
+}
+
+/// Leaves the repositories of the first request to read. Nobody asks for others later.
+fn close_cage(request: &ReaderRequest) -> Result<()> {
+    let repositories: Vec<&Path> = match request {
+        ReaderRequest::Journals(apps) => apps.iter().map(|(_, repository)| repository.as_path()).collect(),
+        ReaderRequest::History { repository, .. } | ReaderRequest::Output { repository, .. } => vec![repository],
+    };
+    Limits::SMALL.impose()?;
+    Cage { read: Reading::Beneath(&repositories), write: &[], remove: None, outside: Outside::Settled }.enter()
 }
 
 fn answer(request: ReaderRequest) -> Result<ReaderReply> {

@@ -1,7 +1,7 @@
 //! The stager: the one process that touches the target directory, as the app's deploy user.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,11 +12,17 @@ use crate::outcome::Failure;
 use crate::stages::activate::Target;
 use crate::stages::room::is_usable;
 use crate::stages::stage::Staged;
+use crate::sys::cage::{Cage, Outside, Reading};
+use crate::sys::limits::Limits;
 
 pub fn run() -> Result<()> {
     let mut input = std::io::BufReader::with_capacity(256 << 10, std::io::stdin().lock());
     let mut waiting = None;
+    let mut is_caged = false;
     while let Some(job) = wire::receive::<StagerJob>(&mut input)? {
+        if !std::mem::replace(&mut is_caged, true) {
+            close_cage(&job.directory)?;
+        }
         let reply = answer(job, &mut input, &mut waiting).map_err(Failure::of);
         let broke_off = reply.is_err();
         wire::send(&mut std::io::stdout().lock(), &reply)?;
@@ -26,6 +32,12 @@ pub fn run() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Leaves the target directory to write. It is the same in all jobs of a stager.
+fn close_cage(directory: &Path) -> Result<()> {
+    Limits::STAGER.impose()?;
+    Cage { read: Reading::Anywhere, write: &[directory], remove: None, outside: Outside::Settled }.enter()
 }
 
 fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, Staged)>) -> Result<StagerReply> {

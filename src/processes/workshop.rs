@@ -78,6 +78,8 @@ impl<'r> Workshop<'r> {
             repository: self.repository.clone(),
             quarantine,
         }));
+        // One that has opened the repository has given up the network.
+        self.fetcher = None;
         let fetcher = self.fetcher()?;
         let mut reply: Result<FetcherReply, Failure> = fetcher.ask(&request, patience)?;
         loop {

@@ -16,10 +16,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 /// For a server's last words after a conversation went wrong.
 pub const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// One thread, and one more for as long as a name is looked up: a cage does not hold for a thread that is older.
+pub fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().thread_keep_alive(Duration::ZERO).build()
+}
 
 /// A conversation with `git-upload-pack`, whatever it runs through.
 pub trait Conversation: AsyncRead + AsyncWrite + Send + Unpin {}

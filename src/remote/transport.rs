@@ -44,7 +44,7 @@ impl Broken {
 /// Opens a conversation in the protocol that libgit2 speaks. `origin` is not a local one.
 pub fn open(origin: &Origin) -> Result<(Stream, Broken, Complaint), Failure> {
     let bug = |e: io::Error| Failure::new(Class::Bug, format!("the runtime: {e}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(bug)?;
+    let runtime = super::runtime().map_err(bug)?;
     let stage = Stage::default();
     let opened = runtime.block_on(async {
         tokio::time::timeout(origin.timeout, connect(origin, &stage))

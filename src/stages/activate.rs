@@ -24,6 +24,7 @@ use super::stage::{self, Staged, good_names, shown};
 use crate::commit::Commit;
 use crate::outcome::{Class, Failure};
 use crate::processes::messages::StagerReply;
+use crate::sys::account::Account;
 use crate::sys::beneath::{Folders, look, make_folder, open_folder};
 
 pub(super) const RELEASES: &str = "releases";
@@ -42,8 +43,7 @@ impl Target {
     pub fn open(path: &Path) -> Result<Target> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(path, flags, Mode::empty()).map_err(|e| {
-            let me = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
-            let me = me.map_or_else(|| "the deploy user".to_owned(), |u| u.name);
+            let me = Account::my_name().unwrap_or_else(|| "the deploy user".to_owned());
             Failure::new(
                 Class::Config,
                 format!("the target directory {} cannot be opened: {}", path.display(), e.desc()),

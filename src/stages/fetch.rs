@@ -12,24 +12,59 @@ use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Remote, Remo
 
 use crate::commit::Commit;
 use crate::journal;
-use crate::journal::reading::Reading;
+use crate::journal::in_use::InUse;
 use crate::outcome::{Class, Failure, remedy};
 use crate::processes::messages::{Access, Fetch, Tip};
 use crate::remote::transport;
+use crate::sys::cage::{Cage, Outside, Reading};
 use crate::sys::libgit2;
+use crate::sys::limits::Limits;
 
 /// An open repository, and the quarantine that goes when it is dropped.
 pub struct Opened {
     pub repo: Repository,
-    _quarantine: Option<Quarantine>,
-    _reading: Option<Reading>,
+    quarantine: Option<Quarantine>,
+    _in_use: Option<InUse>,
 }
 
-impl Opened {
-    /// An app's repository, to work on without its server; made for a journal's first entry.
-    pub fn existing_or_new(path: &Path) -> Result<Opened> {
-        let repo = journal::open_or_create(path)?;
-        Ok(Opened { repo, _quarantine: None, _reading: Some(Reading::begin(path)?) })
+/// An app's repository, to work on without its server; made for a journal's first entry. Nothing else can be
+/// reached from then on.
+pub fn open_without_server(path: &Path) -> Result<Opened> {
+    Limits::FETCHER.impose()?;
+    let opened = open_repository(path)?;
+    Grounds::of(path, &opened).close(Outside::Settled)?;
+    Ok(opened)
+}
+
+fn open_repository(path: &Path) -> Result<Opened> {
+    let repo = journal::open_or_create(path)?;
+    Ok(Opened { repo, quarantine: None, _in_use: Some(InUse::mark(path)?) })
+}
+
+/// What a fetcher can reach: its repository; in a dry run its quarantine, and the repository to read.
+struct Grounds<'o> {
+    repository: &'o Path,
+    quarantine: Option<&'o Path>,
+}
+
+impl<'o> Grounds<'o> {
+    fn of(repository: &'o Path, opened: &'o Opened) -> Grounds<'o> {
+        Grounds { repository, quarantine: opened.quarantine.as_ref().map(|quarantine| quarantine.0.as_path()) }
+    }
+
+    /// While names are looked up, or a local repository is read.
+    fn begin(&self) -> Result<()> {
+        self.cage(Reading::Anywhere, Outside::Open)
+    }
+
+    fn close(&self, outside: Outside) -> Result<()> {
+        self.cage(Reading::Beneath(&[self.repository]), outside)
+    }
+
+    fn cage(&self, read: Reading, outside: Outside) -> Result<()> {
+        let temporary = std::env::temp_dir();
+        let remove = self.quarantine.is_some().then_some(temporary.as_path());
+        Cage { read, write: &[self.quarantine.unwrap_or(self.repository)], remove, outside }.enter()
     }
 }
 
@@ -44,25 +79,22 @@ pub struct Fetched {
 /// Fetches the tip and returns what the ref holds now: it may have moved since the probe.
 pub fn fetch(request: &Fetch, progress: impl FnMut(usize, usize, usize)) -> Result<(Opened, Fetched)> {
     let opened = open(request)?;
+    let grounds = Grounds::of(&request.repository, &opened);
+    // A program of the user's own is not poller's to confine; it is started before the cage is closed.
+    if !matches!(request.origin.access, Access::Program(_)) {
+        Limits::FETCHER.impose()?;
+        grounds.begin()?;
+    }
     let object = if request.quarantine {
-        if has(&opened.repo, &request.tip) {
-            request.tip.object.oid()?
-        } else {
-            download(&opened.repo, request, progress)?
-        }
+        obtain(&opened.repo, request, &grounds, progress)?
     } else {
         let _lock = Lock::take(opened.repo.path(), Step::Fetch)?;
         clean_packs(opened.repo.path())?;
-        if has(&opened.repo, &request.tip) {
-            // Fetched by a run that was cut short, or for an app that shares the repository.
-            request.tip.object.oid()?
-        } else {
-            let done = download(&opened.repo, request, progress);
-            if done.is_err() {
-                clean_packs(opened.repo.path())?;
-            }
-            done?
+        let done = obtain(&opened.repo, request, &grounds, progress);
+        if done.is_err() {
+            clean_packs(opened.repo.path())?;
         }
+        done?
     };
     let commit = peel(&opened.repo, object, &request.tip)?;
     let reference = request.tip.reference.clone();
@@ -71,24 +103,50 @@ pub fn fetch(request: &Fetch, progress: impl FnMut(usize, usize, usize)) -> Resu
 
 fn open(request: &Fetch) -> Result<Opened> {
     if !request.quarantine {
-        return Opened::existing_or_new(&request.repository);
+        return open_repository(&request.repository);
     }
     let quarantine = Quarantine::new()?;
     let repo = journal::create(&quarantine.0)?;
     let objects = request.repository.join("objects");
-    let mut reading = None;
+    let mut in_use = None;
     if objects.try_exists()? {
-        reading = Some(Reading::begin(&request.repository)?);
+        in_use = Some(InUse::mark(&request.repository)?);
         repo.odb()?.add_disk_alternate(objects.to_str().context("a path that is not UTF-8")?)?;
     }
-    Ok(Opened { repo, _quarantine: Some(quarantine), _reading: reading })
+    Ok(Opened { repo, quarantine: Some(quarantine), _in_use: in_use })
+}
+
+/// The tip's object, from the server unless it is here: fetched by a run that was cut short, or for an app that
+/// shares the repository. The cage is closed afterwards.
+fn obtain(
+    repo: &Repository,
+    request: &Fetch,
+    grounds: &Grounds,
+    progress: impl FnMut(usize, usize, usize),
+) -> Result<Oid> {
+    if has(repo, &request.tip) {
+        Limits::FETCHER.impose()?;
+        grounds.close(Outside::Settled)?;
+        return Ok(request.tip.object.oid()?);
+    }
+    let object = download(repo, request, grounds, progress)?;
+    // libgit2 plays both sides, with threads for the packing, and the repository may lean on others.
+    if matches!(request.origin.access, Access::Local) {
+        grounds.close(Outside::Settled)?;
+    }
+    Ok(object)
 }
 
 fn has(repo: &Repository, tip: &Tip) -> bool {
     tip.object.oid().is_ok_and(|id| repo.odb().is_ok_and(|odb| odb.exists(id)))
 }
 
-fn download(repo: &Repository, request: &Fetch, mut progress: impl FnMut(usize, usize, usize)) -> Result<Oid> {
+fn download(
+    repo: &Repository,
+    request: &Fetch,
+    grounds: &Grounds,
+    mut progress: impl FnMut(usize, usize, usize),
+) -> Result<Oid> {
     let origin = &request.origin;
     let (url, broken, complaint) = match (&origin.access, &origin.remote) {
         (Access::Local, crate::config::Remote::Local(path)) => {
@@ -96,6 +154,11 @@ fn download(repo: &Repository, request: &Fetch, mut progress: impl FnMut(usize, 
         }
         _ => {
             let (stream, broken, complaint) = transport::open(origin)?;
+            Limits::FETCHER.impose()?;
+            grounds.close(match origin.access {
+                Access::Program(_) => Outside::SettledWithPrograms,
+                _ => Outside::Settled,
+            })?;
             libgit2::offer(Box::new(stream))?;
             (libgit2::OFFERED_URL.to_owned(), Some(broken), Some(complaint))
         }

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 use git2::{Oid, Repository};
 
 use super::fetch::{self, Lock, Step};
-use crate::journal::reading::alone;
+use crate::journal::in_use::alone;
 use crate::journal::shorten::{LOOSE, entries, shorten};
 use packs::Folder;
 

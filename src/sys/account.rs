@@ -58,6 +58,12 @@ impl Account {
         Account::from_user(user, Gid::effective())
     }
 
+    /// What this process's user is called, as whoever started it has said: in the cage, no name can be looked up.
+    pub fn my_name() -> Option<String> {
+        let said = std::env::var("USER").ok().filter(|name| !name.is_empty());
+        said.or_else(|| User::from_uid(Uid::effective()).ok().flatten().map(|user| user.name))
+    }
+
     fn from_user(user: User, gid: Gid) -> Result<Account> {
         let name = CString::new(user.name.as_str())?;
         let groups = getgrouplist(&name, gid).context("looking up supplementary groups")?;

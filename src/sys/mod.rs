@@ -3,9 +3,12 @@
 
 pub mod account;
 pub mod beneath;
+pub mod cage;
 pub mod fresh;
 pub mod libgit2;
+pub mod limits;
 pub mod privdrop;
 pub mod proc;
+pub mod seccomp;
 pub mod signals;
 pub mod trusted_file;

@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cage;
 mod disk;
 mod kill;
 mod network;

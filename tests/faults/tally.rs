@@ -16,6 +16,7 @@ pub enum Group {
     Network,
     Server,
     Repository,
+    Cage,
 }
 
 impl Group {
@@ -27,6 +28,7 @@ impl Group {
             Group::Network => "network",
             Group::Server => "hostile server",
             Group::Repository => "hostile repository",
+            Group::Cage => "the cage",
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::outcome::{Class, Failure, MAKE_ROOM};
 use crate::report::metrics::place::Folder;
 use crate::report::plural;
 use crate::sys::account::Account;
+use crate::sys::cage::Offered;
 use crate::sys::trusted_file;
 
 /// What a poll that deploys a small commit writes, at least.
@@ -31,6 +32,7 @@ pub fn look(config: &Config, fetch: &Result<Option<Account>, Failure>) -> Vec<Fi
     found.push(with_room(state(&paths.state, owner), &paths.state));
     found.push(with_room(run(&paths.run), &paths.run));
     found.push(with_room(log(&paths.log), paths.log.parent().unwrap_or(Path::new("/"))));
+    found.push(cage(Offered::here()));
     found.extend(config.metrics.as_ref().map(|metrics| textfile(&metrics.textfile).beside_polls()));
     found.extend(config.notify.iter().flat_map(notification));
     found
@@ -142,6 +144,32 @@ fn with_room(finding: Finding, folder: &Path) -> Finding {
 fn full(check: &'static str, folder: &Path, of: &str) -> Finding {
     let text = format!("the file system of {} is full: it has next to no {of} left", folder.display());
     Finding::failed(check, Class::Io, text).fix(MAKE_ROOM)
+}
+
+/// What this kernel has to lock helpers in with. A poll takes what there is.
+fn cage(offered: Offered) -> Finding {
+    let Offered { landlock, seccomp } = offered;
+    let seccomp_word = if seccomp { "seccomp" } else { "no seccomp" };
+    let landlock_word = if landlock > 0 { format!("landlock {landlock}") } else { "no landlock".to_owned() };
+    let text = format!("{landlock_word}, {seccomp_word}");
+    if offered.is_enough() {
+        return Finding::ok("cage", text);
+    }
+    let text = format!("{text}: helpers can do more than they need, should a server break into one");
+    let mut finding = Finding::warning("cage", text);
+    if landlock == 0 {
+        finding = finding
+            .fix("Linux has landlock since 5.13, and poller needs that of 5.19; in a container, its seccomp profile decides")
+            .fix("where it is built in and turned off: add it to `lsm=` on the kernel's command line");
+    } else if landlock == 1 {
+        finding = finding.fix("the fetcher needs landlock 2, which Linux has since 5.19");
+    }
+    match seccomp {
+        true => finding,
+        false => {
+            finding.fix("the kernel lacks CONFIG_SECCOMP_FILTER, or a container's profile keeps seccomp(2) from it")
+        }
+    }
 }
 
 fn textfile(path: &Path) -> Finding {

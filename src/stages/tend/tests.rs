@@ -121,7 +121,7 @@ fn nothing_is_removed_while_somebody_reads_and_the_next_time_does_it() {
         scratch.record("site", number, commit);
     }
     let folder = Folder::of(&scratch.0);
-    let reading = crate::journal::reading::Reading::begin(&scratch.0).unwrap();
+    let reading = crate::journal::in_use::InUse::mark(&scratch.0).unwrap();
     let before = folder.loose().unwrap().len();
     tend(&scratch.0, "site", 500, Due::IfNeeded).unwrap().unwrap();
     assert_eq!(folder.loose().unwrap().len(), before);

@@ -7,13 +7,13 @@ use anyhow::{Context, Result};
 use fs2::FileExt;
 
 /// Taken by whoever reads a repository, for as long as that lasts: what is read is not removed meanwhile.
-pub struct Reading(#[allow(dead_code, reason = "held for its lock")] File);
+pub struct InUse(#[allow(dead_code, reason = "held for its lock")] File);
 
-impl Reading {
-    pub fn begin(repository: &Path) -> Result<Reading> {
+impl InUse {
+    pub fn mark(repository: &Path) -> Result<InUse> {
         let folder = File::open(repository).with_context(|| repository.display().to_string())?;
         FileExt::lock_shared(&folder).with_context(|| repository.display().to_string())?;
-        Ok(Reading(folder))
+        Ok(InUse(folder))
     }
 }
 
