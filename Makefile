@@ -23,8 +23,9 @@ FUZZ_VERSION    = 0.13.2
 CYCLONEDX_VERSION = 0.5.9
 
 DEMO_PACKAGES = git openssh-client openssh-server bsdutils
-TEST_PACKAGES = $(DEMO_PACKAGES) cron faketime logrotate mandoc procps prometheus psmisc shellcheck strace sudo systemd util-linux
-FAULT_PACKAGES = $(TEST_PACKAGES) e2fsprogs iproute2 nftables xfsprogs
+TEST_PACKAGES = $(DEMO_PACKAGES) cron e2fsprogs faketime logrotate mandoc procps prometheus psmisc shellcheck strace sudo systemd \
+    util-linux xfsprogs
+FAULT_PACKAGES = $(TEST_PACKAGES) iproute2 nftables
 
 SCRIPTS = .ci/run tools/demo.sh tools/faults.sh tools/fuzz.sh tools/packages.sh tools/reproducible.sh tools/sbom.sh \
     packaging/examples/django/deploy.sh

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use fs2::FileExt;
 use git2::{Commit as GitCommit, ErrorCode, Oid, Repository, Signature, Tree};
+use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::Commit;
@@ -205,6 +206,9 @@ pub fn open_or_create(path: &Path) -> Result<Repository> {
                 _ => {}
             }
             create(&partial).with_context(context)?;
+            // libgit2 syncs objects and refs, but not HEAD and config of a new repository: a power cut
+            // would leave them empty under the final name.
+            File::open(&partial).and_then(|made| Ok(syncfs(made)?)).with_context(context)?;
             std::fs::rename(&partial, path).with_context(context)?;
             lock.sync_all().with_context(context)?;
         }

@@ -337,6 +337,8 @@ pub enum StagerRequest {
         /// Where those are looked for that have a name only.
         path: String,
     },
+    /// Waits until what build and script made is on the disk.
+    Sync,
     /// Makes what was staged live.
     Activate {
         name: String,
@@ -368,6 +370,7 @@ pub enum StagerReply {
         commit: Option<Commit>,
     },
     Room(Room),
+    Synced,
     Activated,
     Restored,
     Retired {

@@ -66,6 +66,10 @@ fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, 
             *waiting = Some((job.directory, staged));
             Ok(reply)
         }
+        (StagerRequest::Sync, layout) => {
+            target.sync(layout == Layout::Releases)?;
+            Ok(StagerReply::Synced)
+        }
         (StagerRequest::Activate { name }, Layout::Releases) => {
             target.switch(Some(&name))?;
             Ok(StagerReply::Activated)

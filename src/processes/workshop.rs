@@ -179,6 +179,12 @@ impl<'r> Workshop<'r> {
         self.settled(reply)
     }
 
+    /// Waits until what the app's commands made is on the disk.
+    pub fn sync(&mut self) -> Result<()> {
+        // It may be as much as was staged.
+        self.ask_stager(StagerRequest::Sync, STAGE).map(drop)
+    }
+
     pub fn activate(&mut self, name: &str) -> Result<()> {
         self.small(StagerRequest::Activate { name: name.to_owned() }).map(drop)
     }
@@ -233,7 +239,11 @@ impl<'r> Workshop<'r> {
     }
 
     fn small(&mut self, request: StagerRequest) -> Result<StagerReply> {
-        let patience = Patience { time: SMALL, stop: None, class: Class::Io };
+        self.ask_stager(request, SMALL)
+    }
+
+    fn ask_stager(&mut self, request: StagerRequest, time: Duration) -> Result<StagerReply> {
+        let patience = Patience { time, stop: None, class: Class::Io };
         let job = self.job(request);
         if self.stager.is_none() {
             self.start_stager()?;

@@ -4,9 +4,9 @@
 //! run opens the file anew, so logrotate needs no signal and no copytruncate.
 
 use std::fmt::{Debug, Write as _};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -43,12 +43,14 @@ impl Health {
 pub fn open(path: &Path, run: &str, verbose: bool) -> Result<Health> {
     // The appender would make the file with the process's umask and panic where it cannot: make it here.
     let file = OpenOptions::new()
+        .read(true)
         .append(true)
         .create(true)
         .mode(0o640)
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(path)
         .with_context(|| path.display().to_string())?;
+    end_torn_line(&file).with_context(|| path.display().to_string())?;
     let folder = path.parent().context("a log without a folder")?;
     // Whoever may read the folder may read the log: on Debian the group adm.
     if file.metadata()?.len() == 0 && nix::unistd::Uid::effective().is_root() {
@@ -71,6 +73,23 @@ pub fn open(path: &Path, run: &str, verbose: bool) -> Result<Health> {
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
         .context("the log was opened twice")?;
     Ok(health)
+}
+
+/// A power cut or a full disk can leave the last line without its end. The next one is not to suffer for it.
+fn end_torn_line(mut file: &File) -> Result<()> {
+    let is_torn = || -> Result<Option<u64>> {
+        let length = file.metadata()?.len();
+        let mut last = [0];
+        let torn = length > 0 && file.read_at(&mut last, length - 1)? == 1 && last[0] != b'\n';
+        Ok(torn.then_some(length))
+    };
+    let Some(before) = is_torn()? else { return Ok(()) };
+    // Another run may be in the middle of a long line: then it is longer, or whole, a moment later.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    if is_torn()? == Some(before) {
+        file.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 struct JsonLines {

@@ -53,7 +53,14 @@ impl Road<'_> {
         if self.is_in_place() {
             return Ok(());
         }
-        self.command("build", "build", command, &begun.destination(), Reached::Build)
+        self.command("build", "build", command, &begun.destination(), Reached::Build)?;
+        // Once it is live, a power cut must not leave what the build made without its content.
+        self.timed("build", |road| road.shop.sync()).map_err(|e| Setback {
+            failure: Failure::of(e),
+            exit: None,
+            reached: Reached::Build,
+            cause: SetbackCause::Machine,
+        })
     }
 
     pub fn activate(&mut self, begun: &Begun) -> Result<(), Setback> {

@@ -16,7 +16,9 @@ use crate::stages::record::{self, Live};
 impl Road<'_> {
     pub fn succeed(&mut self, mut begun: Begun) -> Result<Outcome> {
         let result = record::Result::Deployed;
-        if let Err(e) = self.enter("record").and_then(|()| self.finish(&begun, &result)) {
+        let recorded =
+            self.enter("record").and_then(|()| self.sync_commands()).and_then(|()| self.finish(&begun, &result));
+        if let Err(e) = recorded {
             return Err(self.unrecorded(&mut begun, Failure::of(e)).into());
         }
         let facts = &begun.facts;
@@ -25,6 +27,15 @@ impl Road<'_> {
         event!(INFO, "deploy.finished", app = self.name(), stage = "record", commit = facts.commit.as_str(), previous = from.as_ref().map(|c| c.as_str()), outcome = "deployed", exit = 0, ms = milliseconds; "deployed {}", facts.commit.short());
         self.retire(begun.before.failed.as_ref().and_then(|f| f.release.clone()));
         Ok(Outcome::Deployed { from: from.map(String::from), to: facts.commit.to_string(), milliseconds })
+    }
+
+    /// What is recorded must be there after a power cut: what the app's commands made, too.
+    fn sync_commands(&mut self) -> Result<()> {
+        let deploy = &self.app.deploy;
+        if deploy.build.is_none() && deploy.script.is_none() {
+            return Ok(());
+        }
+        self.timed("record", |road| road.shop.sync())
     }
 
     /// A success that cannot be recorded is none: a full disk never changes what is live. The journal
@@ -151,6 +162,11 @@ impl Road<'_> {
         let ran = self.former_script(&destination).and_then(|()| self.units(&destination, Some(&stop)));
         let rollback_output = std::mem::replace(self.output, failed_output);
         self.output.append(&rollback_output, "the former release's script:");
+        if let Err(e) = self.sync_commands() {
+            let failure = Failure::of(e);
+            event!(ERROR, "rollback.finished", app = self.name(), stage = "rollback", outcome = "failed", error = failure.message.as_str(); "what the former release's script made may not be on the disk");
+            return Undone::NotRestored(failure);
+        }
         Undone::Restored(former.clone(), ran.err().map(|setback| setback.failure))
     }
 

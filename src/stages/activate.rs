@@ -105,6 +105,7 @@ impl Target {
         let staged = stage::write(&folder, commit, from);
         let staged = staged.and_then(|staged| {
             let warnings = self.link_shared(&folder, shared)?;
+            stage::sync(&folder)?;
             Ok((staged, warnings))
         });
         let (staged, warnings) = match staged {
@@ -168,6 +169,11 @@ impl Target {
         Ok(warnings)
     }
 
+    /// Waits until what the app's own commands made in the release, or in place, is on the disk.
+    pub fn sync(&self, releases: bool) -> Result<()> {
+        if releases { stage::sync(&self.releases()?) } else { stage::sync(&self.root) }
+    }
+
     /// Points `current` at a release, or at nothing.
     pub fn switch(&self, release: Option<&str>) -> Result<()> {
         if let Some(stat) = look(&self.root, OsStr::new(CURRENT))?
@@ -204,6 +210,7 @@ impl Target {
         let waiting = open_folder(&self.root, OsStr::new(WAITING))?;
         let staged = stage::write(&waiting, commit, from).and_then(|staged| {
             self.check_in_place(&staged)?;
+            stage::sync(&waiting)?;
             Ok(staged)
         });
         match staged {
@@ -301,7 +308,7 @@ impl Target {
             let (to, _) = live.parent_of(path, &parts)?;
             renameat(from, name, to, name).map_err(std::io::Error::from).with_context(|| shown(path))?;
         }
-        nix::unistd::syncfs(&self.root).map_err(std::io::Error::from)?;
+        stage::sync(&self.root)?;
         self.clear_waiting()
     }
 

@@ -35,7 +35,7 @@ pub struct Staged {
     pub deleted: Vec<Vec<u8>>,
 }
 
-/// Writes the tree into `folder`, which is empty, and syncs it.
+/// Writes the tree into `folder`, which is empty. It is not on the disk before [`sync`].
 pub fn write(folder: &OwnedFd, commit: Option<&Commit>, from: &mut impl Read) -> Result<Staged> {
     let mut staged = Staged::default();
     let mut folders = Folders::new(folder.try_clone()?);
@@ -93,9 +93,13 @@ pub fn write(folder: &OwnedFd, commit: Option<&Commit>, from: &mut impl Read) ->
         }
         None => staged.deleted.push(revision),
     }
-    // Once, for all files: cheaper than an fsync for each, and it reports what could not be written.
-    syncfs(folder).map_err(std::io::Error::from).context("writing the release to the disk")?;
     Ok(staged)
+}
+
+/// Waits until all files are on the disk: once, which is cheaper than an fsync for each, and reports
+/// what could not be written.
+pub fn sync(folder: &OwnedFd) -> Result<()> {
+    syncfs(folder).map_err(std::io::Error::from).context("writing to the target's disk")
 }
 
 fn create(folders: &mut Folders, path: &[u8], mode: u32) -> Result<File> {

@@ -7,6 +7,7 @@
 pub mod config;
 pub mod http;
 pub mod mischief;
+pub mod mounts;
 pub mod people;
 pub mod processes;
 pub mod readers;
