@@ -1,7 +1,6 @@
 //! The stager: the one process that touches the target directory, as the app's deploy user.
 
 use std::io::Read;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
@@ -28,7 +27,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, Staged)>) -> Result<StagerReply> {
+fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(Target, Staged)>) -> Result<StagerReply> {
     let target = Target::open(&job.directory)?;
     match (job.request, job.layout) {
         (StagerRequest::Inspect, layout) => {
@@ -51,7 +50,7 @@ fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, 
         }
         (StagerRequest::Stage { commit, .. }, Layout::InPlace) => {
             let (reply, staged) = target.stage_in_place(commit.as_ref(), input)?;
-            *waiting = Some((job.directory, staged));
+            *waiting = Some((target, staged));
             Ok(reply)
         }
         (StagerRequest::Activate { name }, Layout::Releases) => {
@@ -59,8 +58,8 @@ fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, 
             Ok(StagerReply::Activated)
         }
         (StagerRequest::Activate { .. }, Layout::InPlace) => {
-            let (directory, staged) = waiting.take().context("nothing was staged")?;
-            anyhow::ensure!(directory == job.directory, "staged for another directory");
+            // Where it was staged, whatever has the directory's name by now.
+            let (target, staged) = waiting.take().context("nothing was staged")?;
             target.apply(&staged)?;
             Ok(StagerReply::Activated)
         }

@@ -7,5 +7,6 @@ pub mod fresh;
 pub mod libgit2;
 pub mod privdrop;
 pub mod proc;
+pub mod remove;
 pub mod signals;
 pub mod trusted_file;
