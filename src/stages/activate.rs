@@ -242,6 +242,8 @@ impl Target {
                 continue;
             };
             match look(parent, name)? {
+                // A submodule's folder may have been filled by somebody; it stays as it is.
+                Some(stat) if is_folder(&stat) && staged.folders.contains(path) => {}
                 Some(stat) if is_folder(&stat) => {
                     let folder = open_folder(parent, name).with_context(|| shown(path))?;
                     check_emptied(&folder, path, &going, parts.len()).map_err(|_| in_the_way(path))?;
@@ -265,8 +267,13 @@ impl Target {
             let parts = good_names(path)?;
             let (from, name) = waiting.parent_of(path, &parts)?;
             let (to, _) = live.parent_of(path, &parts)?;
-            if look(to, name)?.is_some_and(|stat| is_folder(&stat)) {
-                remove_all(to, name, Take::Folders).with_context(|| shown(path))?;
+            let stands = look(to, name)?.map(|stat| is_folder(&stat));
+            match (stands, staged.folders.contains(path)) {
+                (Some(true), true) => continue,
+                (Some(true), false) => remove_all(to, name, Take::Folders).with_context(|| shown(path))?,
+                // A folder is not renamed over a file.
+                (Some(false), true) => stage::remove(to, name).with_context(|| shown(path))?,
+                _ => {}
             }
             renameat(from, name, to, name).map_err(std::io::Error::from).with_context(|| shown(path))?;
         }

@@ -41,15 +41,11 @@ impl Links {
         let mut folder = parent(path).to_vec();
         // What is still to be walked, the next component last.
         let mut ahead = Vec::new();
-        if let Err(reason) = enter(target, &mut ahead) {
+        if let Err(reason) = enter(target, &mut ahead, steps) {
             return Some(reason);
         }
         let mut followed = 1;
         while let Some(component) = ahead.pop() {
-            let Some(left) = steps.checked_sub(1) else {
-                return Some("it takes too long to see where all the links lead".to_owned());
-            };
-            *steps = left;
             if component == b".." {
                 if folder.is_empty() {
                     return Some(format!("{} leads above the published root", quote(target)));
@@ -69,7 +65,7 @@ impl Links {
             if followed > MAX_FOLLOWED {
                 return None;
             }
-            if let Err(reason) = enter(next, &mut ahead) {
+            if let Err(reason) = enter(next, &mut ahead, steps) {
                 let by = quote(&folder);
                 return Some(format!("{} goes through the link {by}: {reason}", quote(target)));
             }
@@ -80,7 +76,7 @@ impl Links {
 }
 
 /// Puts a target's components before those still to be walked.
-fn enter<'a>(target: &'a [u8], ahead: &mut Vec<&'a [u8]>) -> Result<(), String> {
+fn enter<'a>(target: &'a [u8], ahead: &mut Vec<&'a [u8]>, steps: &mut usize) -> Result<(), String> {
     if target.is_empty() {
         return Err("the target is empty".to_owned());
     }
@@ -93,8 +89,11 @@ fn enter<'a>(target: &'a [u8], ahead: &mut Vec<&'a [u8]>) -> Result<(), String> 
     if target[0] == b'/' {
         return Err(format!("{} is an absolute path", quote(target)));
     }
+    let before = ahead.len();
     let components = target.rsplit(|byte| *byte == b'/');
     ahead.extend(components.filter(|component| !matches!(*component, b"" | b".")));
+    let left = steps.checked_sub(ahead.len() - before + 1);
+    *steps = left.ok_or("it takes too long to see where all the links lead")?;
     Ok(())
 }
 

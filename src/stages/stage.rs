@@ -5,6 +5,7 @@
 //! followed. The result has a name that ends in `.partial` until every byte is on the disk; what a
 //! killed run left under such a name is removed by the next.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -35,6 +36,8 @@ pub struct Staged {
     /// Paths that were written, and whether a commit before had them too.
     pub written: Vec<(Vec<u8>, bool)>,
     pub deleted: Vec<Vec<u8>>,
+    /// Those of `written` that are folders: submodules.
+    pub folders: HashSet<Vec<u8>>,
 }
 
 /// Writes the tree into `folder`, which is empty, and syncs it.
@@ -79,6 +82,7 @@ pub fn write(folder: &OwnedFd, commit: Option<&Commit>, from: &mut impl Read) ->
                 let path = body[1..].to_vec();
                 let (parent, name) = folders.parent_of(&path, &good_names(&path)?)?;
                 make_folder(parent, name).with_context(|| shown(&path))?;
+                staged.folders.insert(path.clone());
                 staged.written.push((path, body[0] != 0));
                 continue;
             }

@@ -21,7 +21,7 @@ const LISTED: usize = 50;
 /// How many submodules are warned of by name.
 const NAMED: usize = 20;
 /// Parts of all links together that are walked to see where they lead: a real tree has thousands.
-const MOST_STEPS: usize = 20_000_000;
+const MOST_STEPS: usize = 2_000_000;
 
 pub fn verify(repo: &Repository, fetched: &Fetched, request: &Verify) -> Result<Verified> {
     let odb = repo.odb()?;
