@@ -79,9 +79,23 @@ impl Target {
     }
 
     pub(super) fn releases(&self) -> Result<OwnedFd> {
-        make_folder(&self.root, OsStr::new(RELEASES))
-            .and_then(|()| open_folder(&self.root, OsStr::new(RELEASES)))
-            .with_context(|| format!("{}/{RELEASES}", self.path.display()))
+        self.folder(RELEASES)
+    }
+
+    /// A folder of poller's own in the target, made where it is missing.
+    fn folder(&self, name: &str) -> Result<OwnedFd> {
+        let name = OsStr::new(name);
+        let path = self.path.join(name);
+        match make_folder(&self.root, name).and_then(|()| open_folder(&self.root, name)) {
+            Ok(folder) => Ok(folder),
+            Err(_) if look(&self.root, name)?.is_some_and(|stat| !is_folder(&stat)) => {
+                let text = format!("{} is not a folder, so poller did not make it", path.display());
+                Err(Failure::new(Class::Refused, text).help("move it away; the next run makes the folder").into())
+            }
+            Err(e) => Err(Failure::new(Class::Io, format!("{}: {e}", path.display()))
+                .help(format!("the deploy user must be able to write there: ls -ld {}", path.display()))
+                .into()),
+        }
     }
 
     /// Writes a release and gives it its name.
@@ -127,8 +141,7 @@ impl Target {
         if shared.is_empty() {
             return Ok(warnings);
         }
-        make_folder(&self.root, OsStr::new(SHARED))?;
-        let mut common = Folders::new(open_folder(&self.root, OsStr::new(SHARED))?);
+        let mut common = Folders::new(self.folder(SHARED)?);
         let mut folders = Folders::new(release.try_clone()?);
         for entry in shared {
             let path = entry.trim_end_matches('/');

@@ -1,7 +1,7 @@
 //! Verify: whether the fetched commit may be published at all. Runs in the fetcher, before one byte
 //! of it reaches the target's file system.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use git2::{ObjectType, Odb, Oid, Repository, Sort};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
@@ -65,7 +65,7 @@ pub fn verify(repo: &Repository, fetched: &Fetched, request: &Verify) -> Result<
 }
 
 fn root(repo: &Repository, commit: Oid) -> Result<Oid> {
-    Ok(repo.find_commit(commit).with_context(|| format!("the commit {commit}"))?.tree_id())
+    Ok(repo.find_commit(commit).map_err(|e| tree::missing("the commit", commit, &e))?.tree_id())
 }
 
 /// The tree that is published: the commit's own, or a folder of it.
@@ -82,7 +82,7 @@ pub fn published_tree(repo: &Repository, commit: Oid, subdir: Option<&str>) -> R
 }
 
 fn fast_forward(repo: &Repository, app: &str, deployed: Oid, tip: Oid, rewind: Rewind) -> Result<()> {
-    if deployed == tip || rewind == Rewind::Allowed || repo.graph_descendant_of(tip, deployed)? {
+    if deployed == tip || rewind == Rewind::Allowed || descends(repo, tip, deployed)? {
         return Ok(());
     }
     Err(Failure::new(
@@ -92,6 +92,10 @@ fn fast_forward(repo: &Repository, app: &str, deployed: Oid, tip: Oid, rewind: R
     .help(format!("if that is meant, accept it once: poller --force {app}"))
     .help("or always: `allow_rewind = true` in `[verify]`")
     .into())
+}
+
+fn descends(repo: &Repository, tip: Oid, deployed: Oid) -> Result<bool> {
+    repo.graph_descendant_of(tip, deployed).map_err(|e| tree::missing("the history of the commit", tip, &e))
 }
 
 /// What leads to an entry of `shared` has to be a folder, for the link to it lies there.
@@ -197,10 +201,15 @@ fn summary(
     }
     let mut summary = Summary::default();
     for id in walk {
-        let id = id?;
+        let id = id.map_err(|e| tree::missing("the history of the commit", tip, &e))?;
         summary.commits_total += 1;
         if summary.commits.len() < LISTED {
-            let commit = repo.find_commit(id)?;
+            // One in the middle that libgit2 cannot parse: only the tip's tree is published.
+            let Ok(commit) = repo.find_commit(id) else {
+                let (subject, author) = ("(cannot be read)".to_owned(), "nobody".to_owned());
+                summary.commits.push(SummaryCommit { commit: id.into(), subject, author, time: 0 });
+                continue;
+            };
             let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
             summary.commits.push(SummaryCommit {
                 commit: id.into(),

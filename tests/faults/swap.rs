@@ -127,7 +127,7 @@ fn play(layout: &str, tricks: &[Trick]) {
     let mut round = 0;
     for trick in tricks {
         for aim in ["his", "roots", "secret"] {
-            if !all() && (aim == "secret" || (aim == "roots" && trick.needs_no_aim())) {
+            if !all() && aim != "his" || aim != "his" && trick.needs_no_aim() {
                 continue;
             }
             let hands = Hands::start(&world, &world.target("site"), *trick, &canary.folder.join(aim));
@@ -178,8 +178,17 @@ fn heal(world: &World, round: usize) {
         clear_in_place(world);
     }
     world.poll(&["--force", "site"]).expect(0);
-    world.expect_live("site", &tip);
+    expect_published(world, &tip);
     world.expect_no_leftovers("site");
+}
+
+/// All of the commit is live; beside it may lie what is linked to `shared/`, or what he put there.
+#[track_caller]
+pub fn expect_published(world: &World, tip: &str) {
+    assert_eq!(world.revision("site").as_deref(), Some(tip));
+    let (mut live, tree) = (world.live("site"), world.repo.ls_tree(tip));
+    live.retain(|path, _| tree.contains_key(path));
+    crate::support::readers::same_tree(&live, &tree);
 }
 
 /// What the message says: what is in the way is moved away.

@@ -103,8 +103,8 @@ fn play(target: &Path, aim: &Path, trick: &str) -> u64 {
             all.extend([target.join("releases"), target.join("shared"), target.to_owned()]);
             let closed = all.iter().filter(|path| chmod(path, 0o000)).count();
             all.reverse();
-            all.iter().for_each(|path| drop(chmod(path, 0o755)));
-            closed as u64
+            let opened = all.iter().filter(|path| chmod(path, 0o755)).count();
+            closed.min(opened) as u64
         }
         "Clutter" => clutter(target),
         path => swap(target, &target.join(path.strip_prefix("path ").unwrap()), aim),
@@ -114,8 +114,9 @@ fn play(target: &Path, aim: &Path, trick: &str) -> u64 {
 /// There and back. What cannot go back, because poller removed the link, is thrown away.
 fn swap(target: &Path, path: &Path, aim: &Path) -> u64 {
     let hand = target.join(".hand");
-    if fs::symlink_metadata(&hand).is_err() {
-        symlink(aim, &hand).unwrap();
+    if fs::read_link(&hand).ok().as_deref() != Some(aim) {
+        let _ = fs::remove_dir_all(&hand).or_else(|_| fs::remove_file(&hand));
+        let _ = symlink(aim, &hand);
     }
     let exchange = || renameat2(AT_FDCWD, &hand, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE).is_ok();
     if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) && !path.ends_with("current") {

@@ -33,7 +33,7 @@ fn roots_calls(world: &World, args: &[&str]) -> (usize, Vec<String>) {
     let (mut dropped, mut met, mut bad) = (HashSet::new(), 0, Vec::new());
     for (pid, call) in &lines {
         let call = call.trim_start();
-        if call.starts_with("setresuid(") && !call.starts_with("setresuid(0") && call.ends_with("= 0") {
+        if call.starts_with("setresuid(") && !call.starts_with("setresuid(0") {
             dropped.insert(*pid);
         }
         if call.contains(&format!("\"{target}")) {
@@ -71,6 +71,7 @@ fn root_opens_nothing_below_a_target() {
             &["retry", "site"],
         ];
         let mut all = 0;
+        let runs = if crate::all() || layout == "releases" { &runs[..] } else { &runs[1..3] };
         for (round, args) in runs.iter().enumerate() {
             tally.case(format!("{layout}, {args:?}"));
             push(&world, round);
