@@ -125,15 +125,16 @@ fn play(layout: &str, tricks: &[Trick]) {
     let mut tally = Tally::new(Group::Repository);
     let (world, canary) = make("tricks", layout);
     let mut round = 0;
-    for trick in tricks {
+    for trick in crate::repository::sample(tricks.to_vec(), 2) {
         for aim in ["his", "roots", "secret"] {
-            if !all() && aim != "his" || aim != "his" && trick.needs_no_aim() {
+            if aim != "his" && (!all() || trick.needs_no_aim()) {
                 continue;
             }
-            let hands = Hands::start(&world, &world.target("site"), *trick, &canary.folder.join(aim));
+            let hands = Hands::start(&world, &world.target("site"), trick, &canary.folder.join(aim));
             let end = Instant::now() + if all() { Duration::from_secs(100) } else { Duration::from_millis(500) };
             let mut codes = std::collections::BTreeMap::<i32, usize>::new();
-            while Instant::now() < end {
+            let enough = round + 4;
+            while Instant::now() < end || round < enough {
                 round += 1;
                 tally.case(format!("{trick:?} to what is {aim}, round {round}"));
                 push(&world, round);

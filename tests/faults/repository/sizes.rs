@@ -32,7 +32,7 @@ fn ten_trees_that_stand_for_ten_thousand_million_files() {
         [("of files", (FILE, text)), ("of empty folders", (FOLDER, empty)), ("of submodules", (SUBMODULE, text))]
     {
         let top = *bomb(&hostile, 10, last).last().unwrap();
-        if case == "of submodules" && !all() {
+        if case != "of empty folders" && !all() {
             continue;
         }
         hostile.refused(case, &[(FOLDER, b"bomb", top)], limit);
@@ -81,7 +81,7 @@ fn serve_deep(hostile: &Hostile, levels: usize, name: &[u8]) -> String {
 #[test]
 fn folders_in_folders() {
     let mut hostile = Hostile::by_pack("deep");
-    let depths = if all() { vec![200, 201, 1000, 2048, 10_000, 100_000] } else { vec![200, 3_000] };
+    let depths = if all() { vec![200, 201, 1000, 2048, 10_000, 100_000] } else { vec![3_000] };
     for levels in depths {
         hostile.tally.case(format!("{levels} levels"));
         let tip = serve_deep(&hostile, levels, b"d");

@@ -80,7 +80,7 @@ fn root_opens_nothing_below_a_target() {
             assert!(bad.is_empty(), "{args:?}: {bad:#?}");
             all += met;
         }
-        assert!(all > 10, "the deploy user's own calls were seen: {all}");
+        assert!(all > 3, "the deploy user's own calls were seen: {all}");
         tally.note(format!("{layout}: {all} calls on the target, none of them root's"));
         canary.expect_untouched();
     }
