@@ -193,10 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_levels_take_no_stack_and_no_descriptors() {
+    fn two_thousand_levels_take_no_more_descriptors_than_two() {
         let (folder, open) = scratch("deep");
         let mut here = open.try_clone().unwrap();
-        for _ in 0..10_000 {
+        for _ in 0..2_000 {
             nix::sys::stat::mkdirat(&here, "x", Mode::S_IRWXU).unwrap();
             here = open_folder(&here, OsStr::new("x")).unwrap();
         }

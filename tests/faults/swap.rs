@@ -223,7 +223,7 @@ fn folders_in_place_become_links_while_poller_works() {
 #[test]
 fn modes_and_clutter_change_while_poller_works() {
     needs_root!();
-    play("releases", &[Trick::Modes, Trick::Clutter]);
+    play("releases", &[Trick::Clutter, Trick::Modes]);
 }
 
 #[test]
