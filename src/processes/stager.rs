@@ -1,7 +1,7 @@
 //! The stager: the one process that touches the target directory, as the app's deploy user.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -40,7 +40,7 @@ fn close_cage(directory: &Path) -> Result<()> {
     Cage { read: Reading::Anywhere, write: &[directory], remove: None, outside: Outside::Settled }.enter()
 }
 
-fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, Staged)>) -> Result<StagerReply> {
+fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(Target, Staged)>) -> Result<StagerReply> {
     let target = Target::open(&job.directory)?;
     match (job.request, job.layout) {
         (StagerRequest::Inspect, layout) => {
@@ -63,7 +63,7 @@ fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, 
         }
         (StagerRequest::Stage { commit, .. }, Layout::InPlace) => {
             let (reply, staged) = target.stage_in_place(commit.as_ref(), input)?;
-            *waiting = Some((job.directory, staged));
+            *waiting = Some((target, staged));
             Ok(reply)
         }
         (StagerRequest::Sync, layout) => {
@@ -75,8 +75,8 @@ fn answer(job: StagerJob, input: &mut impl Read, waiting: &mut Option<(PathBuf, 
             Ok(StagerReply::Activated)
         }
         (StagerRequest::Activate { .. }, Layout::InPlace) => {
-            let (directory, staged) = waiting.take().context("nothing was staged")?;
-            anyhow::ensure!(directory == job.directory, "staged for another directory");
+            // Where it was staged, whatever has the directory's name by now.
+            let (target, staged) = waiting.take().context("nothing was staged")?;
             target.apply(&staged)?;
             Ok(StagerReply::Activated)
         }

@@ -8,11 +8,9 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -24,14 +22,16 @@ use super::stage::{self, Staged, good_names, shown};
 use crate::commit::Commit;
 use crate::outcome::{Class, Failure};
 use crate::processes::messages::StagerReply;
+use crate::stages::tree::DEEPEST;
 use crate::sys::account::Account;
 use crate::sys::beneath::{Folders, look, make_folder, open_folder};
+use crate::sys::remove::{Take, names, remove_all};
 
 pub(super) const RELEASES: &str = "releases";
-const CURRENT: &str = "current";
+pub(super) const CURRENT: &str = "current";
 pub(super) const SHARED: &str = "shared";
 /// Where changed files wait with the layout `in-place`.
-const WAITING: &str = ".poller.partial";
+pub(super) const WAITING: &str = ".poller.partial";
 
 /// The app's target directory, open.
 pub struct Target {
@@ -60,8 +60,7 @@ impl Target {
                 || name == WAITING
                 || (releases && (name == RELEASES || name == SHARED || name == "current.partial"))
         };
-        for entry in fs::read_dir(self.by_descriptor(""))? {
-            let name = entry?.file_name();
+        for name in names(&self.root)? {
             if !allowed(&name) {
                 return Err(Failure::new(
                     Class::Refused,
@@ -79,14 +78,24 @@ impl Target {
         Ok(())
     }
 
-    fn by_descriptor(&self, below: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}/{below}", self.root.as_raw_fd()))
+    pub(super) fn releases(&self) -> Result<OwnedFd> {
+        self.folder(RELEASES)
     }
 
-    fn releases(&self) -> Result<OwnedFd> {
-        make_folder(&self.root, OsStr::new(RELEASES))
-            .and_then(|()| open_folder(&self.root, OsStr::new(RELEASES)))
-            .with_context(|| format!("{}/{RELEASES}", self.path.display()))
+    /// A folder of poller's own in the target, made where it is missing.
+    fn folder(&self, name: &str) -> Result<OwnedFd> {
+        let name = OsStr::new(name);
+        let path = self.path.join(name);
+        match make_folder(&self.root, name).and_then(|()| open_folder(&self.root, name)) {
+            Ok(folder) => Ok(folder),
+            Err(_) if look(&self.root, name)?.is_some_and(|stat| !is_folder(&stat)) => {
+                let text = format!("{} is not a folder, so poller did not make it", path.display());
+                Err(Failure::new(Class::Refused, text).help("move it away; the next run makes the folder").into())
+            }
+            Err(e) => Err(Failure::new(Class::Io, format!("{}: {e}", path.display()))
+                .help(format!("the deploy user must be able to write there: ls -ld {}", path.display()))
+                .into()),
+        }
     }
 
     /// Writes a release and gives it its name.
@@ -99,7 +108,7 @@ impl Target {
     ) -> Result<StagerReply> {
         let releases = self.releases()?;
         let partial = OsString::from(format!("{name}.partial"));
-        self.clear_partial()?;
+        clear_partial(&releases)?;
         make_folder(&releases, &partial)?;
         let folder = open_folder(&releases, &partial)?;
         let staged = stage::write(&folder, commit, from);
@@ -112,30 +121,18 @@ impl Target {
             Ok(done) => done,
             Err(e) => {
                 // A full disk must not stay full of what nobody can use.
-                self.clear_partial()?;
+                clear_partial(&releases)?;
                 return Err(e);
             }
         };
         // The same commit in the same second: left by a run that was killed before its journal knew.
         if self.live().as_deref() != Some(name) && look(&releases, OsStr::new(name))?.is_some() {
-            fs::remove_dir_all(self.by_descriptor(RELEASES).join(name)).with_context(|| name.to_owned())?;
+            remove_all(&releases, OsStr::new(name), Take::Everything).with_context(|| name.to_owned())?;
         }
         // Crash before the rename: a .partial, which the next run removes. After: a whole release.
         renameat(&releases, partial.as_os_str(), &releases, name).map_err(std::io::Error::from)?;
         fsync(&releases).map_err(std::io::Error::from)?;
         Ok(StagerReply::Staged { files: staged.files, bytes: staged.bytes, warnings })
-    }
-
-    /// Removes what a killed run was writing.
-    fn clear_partial(&self) -> Result<()> {
-        for entry in fs::read_dir(self.by_descriptor(RELEASES))? {
-            let entry = entry?;
-            if entry.file_name().as_bytes().ends_with(b".partial") {
-                fs::remove_dir_all(entry.path())
-                    .with_context(|| format!("{RELEASES}/{}", shown(entry.file_name().as_bytes())))?;
-            }
-        }
-        Ok(())
     }
 
     /// Puts links to `shared/` into a release. What a link should lead to is made when it is a folder:
@@ -145,8 +142,7 @@ impl Target {
         if shared.is_empty() {
             return Ok(warnings);
         }
-        make_folder(&self.root, OsStr::new(SHARED))?;
-        let mut common = Folders::new(open_folder(&self.root, OsStr::new(SHARED))?);
+        let mut common = Folders::new(self.folder(SHARED)?);
         let mut folders = Folders::new(release.try_clone()?);
         for entry in shared {
             let path = entry.trim_end_matches('/');
@@ -192,7 +188,7 @@ impl Target {
                 let there = look(&releases, OsStr::new(name))?.is_some_and(|stat| is_folder(&stat));
                 anyhow::ensure!(there, "{}/{RELEASES}/{name} is not there any more", self.path.display());
                 let next = OsStr::new("current.partial");
-                stage::remove(&self.root, next)?;
+                remove_all(&self.root, next, Take::Everything).context("current.partial")?;
                 symlinkat(format!("{RELEASES}/{name}").as_str(), &self.root, next).map_err(std::io::Error::from)?;
                 // Crash before: the old link and a leftover. After: the new link.
                 renameat(&self.root, next, &self.root, CURRENT).map_err(std::io::Error::from)?;
@@ -225,10 +221,7 @@ impl Target {
     }
 
     fn clear_waiting(&self) -> Result<()> {
-        match fs::remove_dir_all(self.by_descriptor(WAITING)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(WAITING),
-            _ => Ok(()),
-        }
+        remove_all(&self.root, OsStr::new(WAITING), Take::Everything).context(WAITING)
     }
 
     /// Untracked files stay: one that stands where a new file must go is a conflict, not a loss.
@@ -269,23 +262,14 @@ impl Target {
                 continue;
             };
             match look(parent, name)? {
-                Some(stat) if is_folder(&stat) => self.check_emptied(path, &going).map_err(|_| in_the_way(path))?,
+                // A submodule's folder may have been filled by somebody; it stays as it is.
+                Some(stat) if is_folder(&stat) && staged.folders.contains(path) => {}
+                Some(stat) if is_folder(&stat) => {
+                    let folder = open_folder(parent, name).with_context(|| shown(path))?;
+                    check_emptied(&folder, path, &going, parts.len()).map_err(|_| in_the_way(path))?;
+                }
                 Some(_) if !known => return Err(in_the_way(path).into()),
                 _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// A folder gives way to a file only when all that is in it goes too.
-    fn check_emptied(&self, folder: &[u8], going: &HashSet<&[u8]>) -> Result<()> {
-        for entry in fs::read_dir(self.path.join(OsStr::from_bytes(folder)))? {
-            let entry = entry?;
-            let path = [folder, b"/", entry.file_name().as_bytes()].concat();
-            if entry.file_type()?.is_dir() {
-                self.check_emptied(&path, going)?;
-            } else {
-                anyhow::ensure!(going.contains(path.as_slice()), "not from the repository");
             }
         }
         Ok(())
@@ -302,10 +286,15 @@ impl Target {
         for (path, _) in &staged.written {
             let parts = good_names(path)?;
             let (from, name) = waiting.parent_of(path, &parts)?;
-            if is_folder_at(&self.root, path)? {
-                remove_empty_folders(&self.path.join(OsStr::from_bytes(path)))?;
-            }
             let (to, _) = live.parent_of(path, &parts)?;
+            let stands = look(to, name)?.map(|stat| is_folder(&stat));
+            match (stands, staged.folders.contains(path)) {
+                (Some(true), true) => continue,
+                (Some(true), false) => remove_all(to, name, Take::Folders).with_context(|| shown(path))?,
+                // A folder is not renamed over a file.
+                (Some(false), true) => stage::remove(to, name).with_context(|| shown(path))?,
+                _ => {}
+            }
             renameat(from, name, to, name).map_err(std::io::Error::from).with_context(|| shown(path))?;
         }
         stage::sync(&self.root)?;
@@ -337,73 +326,21 @@ impl Target {
     }
 
     /// The release that `current` leads to.
-    fn live(&self) -> Option<String> {
+    pub(super) fn live(&self) -> Option<String> {
         let link = PathBuf::from(readlinkat(&self.root, CURRENT).ok()?);
         Some(link.file_name()?.to_str()?.to_owned())
     }
 
-    /// The same, but only when it is one of this target's own: `current` may have been made by anybody.
-    fn live_release(&self) -> Result<Option<String>> {
-        let Some(name) = self.live().filter(|name| good_names(name.as_bytes()).is_ok()) else { return Ok(None) };
-        let identity = |path: PathBuf| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-        let Some(live) = identity(self.by_descriptor(CURRENT)) else { return Ok(None) };
-        let known = identity(self.by_descriptor(RELEASES).join(&name)) == Some(live);
-        Ok((known && self.has(&name)?).then_some(name))
-    }
-
-    /// Whether a release is there under its full name.
-    pub fn has(&self, release: &str) -> Result<bool> {
-        let found = look(&self.releases()?, OsStr::new(release))?;
-        Ok(found.is_some_and(|stat| is_folder(&stat)))
-    }
-
-    /// What somebody else put here, for `adopt`: the release behind `current`, and the commit that
-    /// `REVISION` names, or the `HEAD` of a clone.
-    pub fn what_is_live(&self, releases: bool) -> Result<(Option<String>, Option<Commit>)> {
-        let release = if releases { self.live_release()? } else { None };
-        let folder = match &release {
-            Some(_) => self.by_descriptor(CURRENT),
-            None if releases => return Ok((None, None)),
-            None => self.by_descriptor(""),
-        };
-        let line = |path: PathBuf| {
-            let mut text = String::new();
-            // A pipe under such a name would keep whoever opens it waiting.
-            let file = fs::File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
-            file.metadata().ok().filter(fs::Metadata::is_file)?;
-            file.take(1 << 20).read_to_string(&mut text).ok()?;
-            Some(text.trim().to_owned())
-        };
-        let commit = |text: String| Commit::try_from(text).ok();
-        let revision = line(folder.join(stage::REVISION)).and_then(commit);
-        let head = || {
-            let head = line(folder.join(".git/HEAD"))?;
-            let Some(name) = head.strip_prefix("ref: ").map(str::trim) else { return commit(head) };
-            let loose = line(folder.join(".git").join(name)).and_then(commit);
-            loose.or_else(|| {
-                let packed = line(folder.join(".git/packed-refs"))?;
-                let found = packed.lines().find_map(|l| l.strip_suffix(name)?.strip_suffix(' ').map(str::to_owned));
-                found.and_then(commit)
-            })
-        };
-        Ok((release, revision.or_else(head)))
-    }
-
     /// Removes releases past the newest `keep`, but never the live one or one that is protected.
     pub fn retire(&self, keep: usize, protect: &[String], remove: &[String]) -> Result<StagerReply> {
-        let mut names: Vec<String> = Vec::new();
-        for entry in fs::read_dir(self.by_descriptor(RELEASES))? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
-        }
+        let releases = self.releases()?;
+        let names = names(&releases)?.into_iter().filter_map(|name| name.into_string().ok()).collect();
         let live = self.live();
         let protect: Vec<&str> = protect.iter().map(String::as_str).chain(live.as_deref()).collect();
         let mut warnings = Vec::new();
         let mut removed = Vec::new();
         for name in retired(names, keep, &protect, remove) {
-            let folder = self.by_descriptor(RELEASES).join(&name);
-            match fs::remove_dir_all(folder) {
+            match remove_all(&releases, OsStr::new(&name), Take::Everything) {
                 Ok(()) => removed.push(name),
                 Err(e) => warnings.push(format!("{RELEASES}/{name} could not be removed: {e}")),
             }
@@ -429,26 +366,32 @@ fn is_release_name(name: &str) -> bool {
     })
 }
 
-fn is_folder(stat: &nix::sys::stat::FileStat) -> bool {
+pub(super) fn is_folder(stat: &nix::sys::stat::FileStat) -> bool {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
 }
 
-fn is_folder_at(root: &OwnedFd, path: &[u8]) -> Result<bool> {
-    let mut folders = Folders::new(root.try_clone()?);
-    let parts = good_names(path)?;
-    let found = folders.existing_parent_of(&parts)?.map(|(parent, name)| look(parent, name)).transpose()?.flatten();
-    Ok(found.is_some_and(|s| is_folder(&s)))
-}
-
-/// Removes a folder that holds nothing but folders.
-fn remove_empty_folders(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_empty_folders(&entry.path())?;
+/// A folder gives way to a file only when all that is in it goes too. Nothing of a repository lies as deep
+/// as `DEEPEST`.
+fn check_emptied(folder: &OwnedFd, at: &[u8], going: &HashSet<&[u8]>, depth: usize) -> Result<()> {
+    anyhow::ensure!(depth <= DEEPEST, "not from the repository");
+    for name in names(folder)? {
+        let path = [at, b"/", name.as_bytes()].concat();
+        if look(folder, &name)?.is_some_and(|stat| is_folder(&stat)) {
+            check_emptied(&open_folder(folder, &name)?, &path, going, depth + 1)?;
+        } else {
+            anyhow::ensure!(going.contains(path.as_slice()), "not from the repository");
         }
     }
-    fs::remove_dir(folder).with_context(|| folder.display().to_string())
+    Ok(())
+}
+
+/// Removes what a killed run was writing.
+fn clear_partial(releases: &OwnedFd) -> Result<()> {
+    for name in names(releases)?.iter().filter(|name| name.as_bytes().ends_with(b".partial")) {
+        remove_all(releases, name, Take::Everything)
+            .with_context(|| format!("{RELEASES}/{}", shown(name.as_bytes())))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use fs2::FileExt;
 use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Remote, RemoteCallbacks, Repository};
 
+use super::tree::missing;
 use crate::commit::Commit;
 use crate::journal;
 use crate::journal::in_use::InUse;
@@ -222,10 +223,14 @@ fn failure_of(url: &str, e: &git2::Error, complaint: Option<String>) -> Failure 
 
 /// The commit behind a tag object, or a failure for a ref that holds something else.
 fn peel(repo: &Repository, object: Oid, tip: &Tip) -> Result<Commit> {
-    let found = repo.find_object(object, None).with_context(|| format!("reading {object}"))?;
-    let commit = found.peel_to_commit().map_err(|_| {
-        Failure::new(Class::Refused, format!("`{}` holds no commit", tip.reference))
-            .help("name a branch or a tag of a commit in `[source]`")
+    let unreadable = |e| missing(&format!("what `{}` holds", tip.reference), object, &e);
+    let found = repo.find_object(object, None).map_err(unreadable)?;
+    let commit = found.peel_to_commit().map_err(|e| match e.code() {
+        git2::ErrorCode::NotFound | git2::ErrorCode::GenericError => unreadable(e),
+        _ => anyhow::Error::from(
+            Failure::new(Class::Refused, format!("`{}` holds no commit", tip.reference))
+                .help("name a branch or a tag of a commit in `[source]`"),
+        ),
     })?;
     Ok(commit.id().into())
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// Links the kernel follows in one resolution before it says ELOOP.
 const MAX_FOLLOWED: usize = 40;
 /// Longest target, one less than Linux's PATH_MAX.
-const MAX_TARGET: usize = 4095;
+pub const MAX_TARGET: usize = 4095;
 /// Bytes of a path or target quoted in a reason.
 const QUOTED: usize = 120;
 
@@ -34,13 +34,14 @@ impl Links {
     }
 
     /// Why following the link at `path` can leave the root, or is nothing to
-    /// follow at all; `None` for a harmless link and for what is no link.
-    pub fn escapes(&self, path: &[u8]) -> Option<String> {
+    /// follow at all; `None` for a harmless link and for what is no link. `steps` is what may still be
+    /// walked for all links together: a small tree can have ways without end.
+    pub fn escapes(&self, path: &[u8], steps: &mut usize) -> Option<String> {
         let target = self.0.get(path)?;
         let mut folder = parent(path).to_vec();
         // What is still to be walked, the next component last.
         let mut ahead = Vec::new();
-        if let Err(reason) = enter(target, &mut ahead) {
+        if let Err(reason) = enter(target, &mut ahead, steps) {
             return Some(reason);
         }
         let mut followed = 1;
@@ -64,7 +65,7 @@ impl Links {
             if followed > MAX_FOLLOWED {
                 return None;
             }
-            if let Err(reason) = enter(next, &mut ahead) {
+            if let Err(reason) = enter(next, &mut ahead, steps) {
                 let by = quote(&folder);
                 return Some(format!("{} goes through the link {by}: {reason}", quote(target)));
             }
@@ -75,7 +76,7 @@ impl Links {
 }
 
 /// Puts a target's components before those still to be walked.
-fn enter<'a>(target: &'a [u8], ahead: &mut Vec<&'a [u8]>) -> Result<(), String> {
+fn enter<'a>(target: &'a [u8], ahead: &mut Vec<&'a [u8]>, steps: &mut usize) -> Result<(), String> {
     if target.is_empty() {
         return Err("the target is empty".to_owned());
     }
@@ -88,8 +89,11 @@ fn enter<'a>(target: &'a [u8], ahead: &mut Vec<&'a [u8]>) -> Result<(), String> 
     if target[0] == b'/' {
         return Err(format!("{} is an absolute path", quote(target)));
     }
+    let before = ahead.len();
     let components = target.rsplit(|byte| *byte == b'/');
     ahead.extend(components.filter(|component| !matches!(*component, b"" | b".")));
+    let left = steps.checked_sub(ahead.len() - before + 1);
+    *steps = left.ok_or("it takes too long to see where all the links lead")?;
     Ok(())
 }
 
@@ -143,10 +147,10 @@ mod tests {
             ("m", "a\0b", true),
         ];
         for (path, target, leaves) in table {
-            let reason = links(&[(path, target)]).escapes(path.as_bytes());
+            let reason = links(&[(path, target)]).escapes(path.as_bytes(), &mut 100_000);
             assert_eq!(reason.is_some(), leaves, "{path} -> {target}: {reason:?}");
         }
-        let long = |length| links(&[("m", &"x".repeat(length))]).escapes(b"m");
+        let long = |length| links(&[("m", &"x".repeat(length))]).escapes(b"m", &mut 100_000);
         assert_eq!(long(4095), None);
         assert!(long(4096).is_some());
     }
@@ -179,7 +183,7 @@ mod tests {
             ("a/b", false),
         ];
         for (path, leaves) in table {
-            let reason = tree.escapes(path.as_bytes());
+            let reason = tree.escapes(path.as_bytes(), &mut 100_000);
             assert_eq!(reason.is_some(), leaves, "{path}: {reason:?}");
         }
     }
@@ -188,7 +192,7 @@ mod tests {
     fn a_loop_ends_and_is_harmless() {
         let tree = links(&[("a", "b"), ("b", "a"), ("self", "self"), ("x", "x/..")]);
         for path in ["a", "b", "self", "x"] {
-            assert_eq!(tree.escapes(path.as_bytes()), None);
+            assert_eq!(tree.escapes(path.as_bytes(), &mut 100_000), None);
         }
     }
 
@@ -201,7 +205,7 @@ mod tests {
                 tree.insert(format!("l{step}").into_bytes(), next.into_bytes());
             }
             tree.insert(format!("l{length}").into_bytes(), b"..".to_vec());
-            tree.escapes(b"l1")
+            tree.escapes(b"l1", &mut 100_000)
         };
         assert!(chain(40).is_some());
         assert_eq!(chain(41), None);
@@ -211,7 +215,7 @@ mod tests {
     fn a_reason_says_which_link_is_to_blame_and_carries_no_terminal_code() {
         let tree = links(&[("m", "a/x\u{1b}[2J"), ("a/x\u{1b}[2J", "/etc")]);
         assert_eq!(
-            tree.escapes(b"m").unwrap(),
+            tree.escapes(b"m", &mut 100_000).unwrap(),
             r#""a/x\x1b[2J" goes through the link "a/x\x1b[2J": "/etc" is an absolute path"#
         );
         assert_eq!(tree.iter().count(), 2);

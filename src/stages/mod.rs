@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod health;
 pub mod links;
 pub mod lock;
+pub mod look;
 pub mod probe;
 pub mod programs;
 pub mod record;

@@ -5,6 +5,7 @@
 //! followed. The result has a name that ends in `.partial` until every byte is on the disk; what a
 //! killed run left under such a name is removed by the next.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,11 +15,13 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, symlinkat, syncfs, unlinkat};
 
-use super::stream::{DATA, DELETE, END, EXECUTABLE, FILE, FOLDER, LINK};
+use super::stream::{DATA, DELETE, END, EXECUTABLE, FILE, FOLDER, LINK, SIZE};
 use super::tree::bad_name;
 use crate::commit::Commit;
+use crate::outcome::{Class, Failure, MAKE_ROOM};
 use crate::processes::wire::read_frame;
 use crate::sys::beneath::{Folders, make_folder};
 
@@ -33,6 +36,8 @@ pub struct Staged {
     /// Paths that were written, and whether a commit before had them too.
     pub written: Vec<(Vec<u8>, bool)>,
     pub deleted: Vec<Vec<u8>>,
+    /// Those of `written` that are folders: submodules.
+    pub folders: HashSet<Vec<u8>>,
 }
 
 /// Writes the tree into `folder`, which is empty. It is not on the disk before [`sync`].
@@ -43,6 +48,12 @@ pub fn write(folder: &OwnedFd, commit: Option<&Commit>, from: &mut impl Read) ->
     loop {
         let kind = read_frame(from, &mut body)?.context("the tree ended too early: the fetcher was stopped")?;
         match kind {
+            SIZE => {
+                ensure!(body.len() == 16, "a size that is none");
+                let (files, bytes) = body.split_at(8);
+                ensure_room(folder, u64::from_be_bytes(files.try_into()?), u64::from_be_bytes(bytes.try_into()?))?;
+                continue;
+            }
             FILE | EXECUTABLE => {
                 ensure!(body.len() > 9, "a file without a name");
                 let (head, path) = body.split_at(9);
@@ -71,6 +82,7 @@ pub fn write(folder: &OwnedFd, commit: Option<&Commit>, from: &mut impl Read) ->
                 let path = body[1..].to_vec();
                 let (parent, name) = folders.parent_of(&path, &good_names(&path)?)?;
                 make_folder(parent, name).with_context(|| shown(&path))?;
+                staged.folders.insert(path.clone());
                 staged.written.push((path, body[0] != 0));
                 continue;
             }
@@ -100,6 +112,20 @@ pub fn write(folder: &OwnedFd, commit: Option<&Commit>, from: &mut impl Read) ->
 /// what could not be written.
 pub fn sync(folder: &OwnedFd) -> Result<()> {
     syncfs(folder).map_err(std::io::Error::from).context("writing to the target's disk")
+}
+
+/// A tree that cannot fit is not begun: others on that disk would meet its last bytes.
+fn ensure_room(folder: &OwnedFd, files: u64, bytes: u64) -> Result<()> {
+    let stat = fstatvfs(folder).map_err(std::io::Error::from).context("asking for the free space")?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    let what = if bytes > free {
+        format!("{bytes} bytes, and there are {free} free")
+    } else if stat.files() > 0 && files > stat.files_available() {
+        format!("{files} files, and there are inodes for {}", stat.files_available())
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(Class::Io, format!("no room for the tree: it has {what}")).help(MAKE_ROOM).into())
 }
 
 fn create(folders: &mut Folders, path: &[u8], mode: u32) -> Result<File> {

@@ -1,6 +1,6 @@
 //! The sending half of staging: a commit's tree, from the repository into a pipe. Runs in the fetcher.
 //!
-//! Frames, in the order of their paths: [`FILE`] or [`EXECUTABLE`] with size and path, followed by
+//! [`SIZE`] comes first: how many files and bytes there will be. Then, in the order of their paths: [`FILE`] or [`EXECUTABLE`] with size and path, followed by
 //! [`DATA`] until the size is reached; [`LINK`] with path and target; [`FOLDER`] for a submodule;
 //! [`DELETE`] for what an in-place update removes; [`END`] last, without which nothing counts.
 
@@ -10,6 +10,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use git2::{Odb, Repository};
 
+use super::activate::WAITING;
 use super::stage::REVISION;
 use super::tree::{self, Kind, Leaf};
 use super::verify::published_tree;
@@ -18,6 +19,7 @@ use crate::journal::state::Published;
 use crate::processes::messages::StreamTree;
 use crate::processes::wire::write_frame;
 
+pub const SIZE: u8 = b'S';
 pub const FILE: u8 = b'F';
 pub const EXECUTABLE: u8 = b'X';
 pub const LINK: u8 = b'L';
@@ -30,16 +32,20 @@ pub const END: u8 = b'E';
 pub const KNOWN: u8 = 1;
 pub const NEW: u8 = 0;
 
+/// Top-level names that are poller's own: what a repository has there is not published.
+pub const OWN: [&str; 2] = [REVISION, WAITING];
+
 const CHUNK: usize = 256 << 10;
 
 pub fn stream(repo: &Repository, request: &StreamTree, to: &mut impl Write) -> Result<()> {
     let odb = repo.odb()?;
     let publish = |commit: &Commit| published_tree(repo, commit.oid()?, request.subdir.as_deref());
     let tree = request.commit.as_ref().map(publish).transpose()?;
-    for (path, change) in changes(repo, &odb, tree, request)? {
-        if is_shared(&path, &request.shared) || is_shared(&path, &[REVISION.to_owned()]) {
-            continue;
-        }
+    let mut changes = changes(repo, &odb, tree, request)?;
+    changes.retain(|path, _| !is_shared(path, &request.shared) && !is_own(path));
+    let (files, bytes) = size(&odb, &changes)?;
+    write_frame(to, SIZE, &[&files.to_be_bytes(), &bytes.to_be_bytes()])?;
+    for (path, change) in changes {
         match change {
             Change::Write(leaf, known) => send(&odb, &path, &leaf, known, to)?,
             Change::Delete => write_frame(to, DELETE, &[&path])?,
@@ -101,6 +107,25 @@ fn base_tree(repo: &Repository, base: &Option<Published>) -> Result<Option<git2:
         None => Ok(Some(whole)),
         Some(folder) => tree::subtree(&repo.odb()?, whole, folder),
     }
+}
+
+/// How many files there are to write, and how many bytes in them.
+fn size(odb: &Odb, changes: &BTreeMap<Vec<u8>, Change>) -> Result<(u64, u64)> {
+    let (mut files, mut bytes) = (0, 0u64);
+    for change in changes.values() {
+        let Change::Write(leaf, _) = change else { continue };
+        files += 1;
+        if matches!(leaf.kind, Kind::File | Kind::Executable) {
+            let (size, _) = odb.read_header(leaf.id).with_context(|| format!("the file {}", leaf.id))?;
+            bytes = bytes.saturating_add(size as u64);
+        }
+    }
+    Ok((files, bytes))
+}
+
+/// Whether a path is poller's own, or lies in it.
+pub fn is_own(path: &[u8]) -> bool {
+    OWN.iter().any(|own| path.strip_prefix(own.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
 }
 
 /// Whether a path is, or lies in, something that is linked to `shared/`.

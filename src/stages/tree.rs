@@ -4,9 +4,9 @@
 //! modes that mean nothing. libgit2 normalises some of that away, so the raw bytes are parsed here
 //! and whatever is not plainly sane is refused, before one byte is handed to the stager.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use git2::{ObjectType, Odb, Oid};
 
 use crate::outcome::{Class, Failure};
@@ -35,10 +35,40 @@ pub type Leaves = BTreeMap<Vec<u8>, Leaf>;
 pub type Change = (Option<Leaf>, Option<Leaf>);
 
 /// Deeper than any file system's path limit lets one go.
-const DEEPEST: usize = 200;
+pub const DEEPEST: usize = 200;
 /// Longest path, below PATH_MAX with room for the target directory.
 const LONGEST_PATH: usize = 3500;
-const MOST_LEAVES: usize = 2_000_000;
+/// Files and folders in a commit. Ten small objects can stand for ten thousand million files: each of
+/// ten trees has the next one ten times.
+const MOST_ENTRIES: usize = 1_000_000;
+/// The bytes of all paths together, for they are held in memory.
+const MOST_PATH_BYTES: usize = 256 << 20;
+/// One tree object, for it is held in memory too.
+const LARGEST_TREE: usize = 128 << 20;
+
+/// What a walk may still meet.
+struct Budget {
+    entries: usize,
+    path_bytes: usize,
+}
+
+impl Budget {
+    fn new() -> Budget {
+        Budget { entries: MOST_ENTRIES, path_bytes: MOST_PATH_BYTES }
+    }
+
+    fn pay(&mut self, path: usize) -> Result<()> {
+        let left = self.entries.checked_sub(1);
+        self.entries = left.ok_or_else(|| {
+            refused(format!("the tree has more than {MOST_ENTRIES} files and folders, the most that poller publishes"))
+        })?;
+        let left = self.path_bytes.checked_sub(path);
+        self.path_bytes = left.ok_or_else(|| {
+            refused(format!("the paths of the tree have more than {} MiB together", MOST_PATH_BYTES >> 20))
+        })?;
+        Ok(())
+    }
+}
 
 enum Item {
     Tree(Oid),
@@ -48,22 +78,24 @@ enum Item {
 /// All leaves of a tree.
 pub fn leaves(odb: &Odb, tree: Oid) -> Result<Leaves> {
     let mut all = Leaves::new();
-    collect(odb, tree, &mut Vec::new(), 0, &mut all)?;
+    collect(odb, tree, &mut Vec::new(), 0, &mut all, &mut Budget::new())?;
     Ok(all)
 }
 
-fn collect(odb: &Odb, tree: Oid, path: &mut Vec<u8>, depth: usize, all: &mut Leaves) -> Result<()> {
-    for (name, item) in items(odb, tree, path, depth)? {
+fn collect(
+    odb: &Odb,
+    tree: Oid,
+    path: &mut Vec<u8>,
+    depth: usize,
+    all: &mut Leaves,
+    budget: &mut Budget,
+) -> Result<()> {
+    for (name, item) in items(odb, tree, path, depth, budget)? {
         let length = path.len();
         enter(path, &name)?;
         match item {
-            Item::Tree(id) => collect(odb, id, path, depth + 1, all)?,
-            Item::Leaf(leaf) => {
-                all.insert(path.clone(), leaf);
-                if all.len() > MOST_LEAVES {
-                    return Err(refused(format!("the tree has more than {MOST_LEAVES} files")));
-                }
-            }
+            Item::Tree(id) => collect(odb, id, path, depth + 1, all, budget)?,
+            Item::Leaf(leaf) => drop(all.insert(path.clone(), leaf)),
         }
         path.truncate(length);
     }
@@ -73,25 +105,24 @@ fn collect(odb: &Odb, tree: Oid, path: &mut Vec<u8>, depth: usize, all: &mut Lea
 /// What is new, changed or gone from one tree to another. Equal folders are not opened.
 pub fn changes(odb: &Odb, from: Option<Oid>, to: Option<Oid>) -> Result<BTreeMap<Vec<u8>, Change>> {
     let mut found = BTreeMap::new();
-    compare(odb, from, to, &mut Vec::new(), 0, &mut found)?;
+    compare(odb, (from, to), &mut Vec::new(), 0, &mut found, &mut Budget::new())?;
     Ok(found)
 }
 
 fn compare(
     odb: &Odb,
-    from: Option<Oid>,
-    to: Option<Oid>,
+    (from, to): (Option<Oid>, Option<Oid>),
     path: &mut Vec<u8>,
     depth: usize,
     found: &mut BTreeMap<Vec<u8>, Change>,
+    budget: &mut Budget,
 ) -> Result<()> {
     if from == to {
         return Ok(());
     }
-    let read = |tree: Option<Oid>, path: &[u8]| tree.map_or(Ok(BTreeMap::new()), |id| items(odb, id, path, depth));
-    let (mut old, new) = (read(from, path)?, read(to, path)?);
+    let mut read = |tree: Option<Oid>| tree.map_or(Ok(BTreeMap::new()), |id| items(odb, id, path, depth, budget));
+    let (mut old, mut new) = (read(from)?, read(to)?);
     let names: Vec<Vec<u8>> = old.keys().chain(new.keys().filter(|n| !old.contains_key(*n))).cloned().collect();
-    let mut new = new;
     for name in names {
         let length = path.len();
         enter(path, &name)?;
@@ -105,7 +136,7 @@ fn compare(
         if old_leaf != new_leaf {
             found.insert(path.clone(), (old_leaf, new_leaf));
         }
-        compare(odb, old_tree, new_tree, path, depth + 1, found)?;
+        compare(odb, (old_tree, new_tree), path, depth + 1, found, budget)?;
         path.truncate(length);
     }
     Ok(())
@@ -126,7 +157,7 @@ fn enter(path: &mut Vec<u8>, name: &[u8]) -> Result<()> {
 pub fn subtree(odb: &Odb, tree: Oid, folder: &str) -> Result<Option<Oid>> {
     let mut here = tree;
     for part in folder.split('/').filter(|p| !p.is_empty() && *p != ".") {
-        here = match items(odb, here, folder.as_bytes(), 0)?.remove(part.as_bytes()) {
+        here = match items(odb, here, folder.as_bytes(), 0, &mut Budget::new())?.remove(part.as_bytes()) {
             Some(Item::Tree(id)) => id,
             _ => return Ok(None),
         };
@@ -135,20 +166,23 @@ pub fn subtree(odb: &Odb, tree: Oid, folder: &str) -> Result<Option<Oid>> {
 }
 
 /// One tree's entries, each name and mode judged.
-fn items(odb: &Odb, tree: Oid, at: &[u8], depth: usize) -> Result<BTreeMap<Vec<u8>, Item>> {
+fn items(odb: &Odb, tree: Oid, at: &[u8], depth: usize, budget: &mut Budget) -> Result<BTreeMap<Vec<u8>, Item>> {
     if depth > DEEPEST {
         return Err(refused(format!(
             "the tree is more than {DEEPEST} folders deep: {}…",
             show(&at[..at.len().min(60)])
         )));
     }
-    let object = odb.read(tree).with_context(|| format!("the tree {tree} of {}", show(at)))?;
-    if object.kind() != ObjectType::Tree {
-        return Err(refused(format!("{} is said to be a folder and is a {}", show(at), object.kind())));
+    let missing = |e| missing(&format!("the folder {}", show(at)), tree, &e);
+    let (size, kind) = odb.read_header(tree).map_err(missing)?;
+    if kind != ObjectType::Tree {
+        return Err(refused(format!("{} is said to be a folder and is a {kind}", show(at))));
     }
+    if size > LARGEST_TREE {
+        return Err(refused(format!("the folder {} has {size} bytes of names", show(at))));
+    }
+    let object = odb.read(tree).map_err(missing)?;
     let mut found = BTreeMap::new();
-    // On a case-folding file system these would be one file; here they only must not be the same bytes.
-    let mut names = HashSet::new();
     let mut rest = object.data();
     while !rest.is_empty() {
         let (mode, name, id);
@@ -159,7 +193,8 @@ fn items(odb: &Odb, tree: Oid, at: &[u8], depth: usize) -> Result<BTreeMap<Vec<u
         if let Some(why) = bad_name(name) {
             return Err(refused(format!("the tree has the name {}, {why}", whole())));
         }
-        if !names.insert(name.to_vec()) {
+        // On a case-folding file system more would be one file; here they only must not be the same bytes.
+        if found.contains_key(name) {
             return Err(refused(format!("the tree has the name {} twice", whole())));
         }
         let leaf = |kind| Item::Leaf(Leaf { kind, id });
@@ -177,6 +212,7 @@ fn items(odb: &Odb, tree: Oid, at: &[u8], depth: usize) -> Result<BTreeMap<Vec<u
                 )));
             }
         };
+        budget.pay(at.len() + 1 + name.len())?;
         found.insert(name.to_vec(), item);
     }
     Ok(found)
@@ -225,6 +261,14 @@ fn is_dot_git(name: &[u8]) -> bool {
 
 fn show(bytes: &[u8]) -> String {
     format!("`{}`", printable(&String::from_utf8_lossy(bytes)))
+}
+
+/// An object that a commit has and the repository has not, or not whole.
+pub fn missing(what: &str, id: Oid, e: &git2::Error) -> anyhow::Error {
+    let why = printable(e.message());
+    Failure::new(Class::Protocol, format!("{what} ({id}) cannot be read: {why}"))
+        .help("the server left it out or sent it damaged: run git fsck there")
+        .into()
 }
 
 fn refused(message: String) -> anyhow::Error {

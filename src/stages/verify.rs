@@ -1,24 +1,27 @@
 //! Verify: whether the fetched commit may be published at all. Runs in the fetcher, before one byte
 //! of it reaches the target's file system.
 
-use anyhow::{Context, Result};
-use git2::{Odb, Oid, Repository, Sort};
+use anyhow::Result;
+use git2::{ObjectType, Odb, Oid, Repository, Sort};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::fetch::Fetched;
-use super::links::Links;
+use super::links::{Links, MAX_TARGET};
 use super::signature;
-use super::stage::REVISION;
-use super::stream::is_shared;
+use super::stream::{OWN, is_own, is_shared};
 use super::tree::{self, Kind, Leaves};
 use crate::commit::Commit;
 use crate::outcome::{Class, Failure};
 use crate::processes::messages::{Rewind, Summary, SummaryCommit, Verified, Verify};
-use crate::report::printable;
+use crate::report::{plural, printable};
 use crate::sys::libgit2::LARGEST_OBJECT;
 
 /// What a dry run lists at most; the totals say how many there are.
 const LISTED: usize = 50;
+/// How many submodules are warned of by name.
+const NAMED: usize = 20;
+/// Parts of all links together that are walked to see where they lead: a real tree has thousands.
+const MOST_STEPS: usize = 2_000_000;
 
 pub fn verify(repo: &Repository, fetched: &Fetched, request: &Verify) -> Result<Verified> {
     let odb = repo.odb()?;
@@ -34,6 +37,7 @@ pub fn verify(repo: &Repository, fetched: &Fetched, request: &Verify) -> Result<
     let mut leaves = tree::leaves(&odb, published)?;
     let all = leaves.len();
     leaves.retain(|path, _| !is_shared(path, &request.shared));
+    way_to_shared(&leaves, &request.shared)?;
     let mut verified = Verified { signer, ..inspect(&odb, &leaves)? };
 
     if leaves.len() < all {
@@ -42,8 +46,8 @@ pub fn verify(repo: &Repository, fetched: &Fetched, request: &Verify) -> Result<
                 .into(),
         );
     }
-    if leaves.keys().any(|path| is_shared(path, &[REVISION.to_owned()])) {
-        verified.warnings.push(format!("`{REVISION}` of the repository is not published: poller writes its own"));
+    for own in OWN.iter().filter(|own| leaves.keys().any(|path| is_own(path) && path.starts_with(own.as_bytes()))) {
+        verified.warnings.push(format!("`{own}` of the repository is not published: poller has its own"));
     }
     // A redeploy of the same commit is asked for by hand: the filter has no say then.
     if let Some(deployed) = deployed.filter(|&d| d != tip && !request.paths.is_empty()) {
@@ -61,7 +65,7 @@ pub fn verify(repo: &Repository, fetched: &Fetched, request: &Verify) -> Result<
 }
 
 fn root(repo: &Repository, commit: Oid) -> Result<Oid> {
-    Ok(repo.find_commit(commit).with_context(|| format!("the commit {commit}"))?.tree_id())
+    Ok(repo.find_commit(commit).map_err(|e| tree::missing("the commit", commit, &e))?.tree_id())
 }
 
 /// The tree that is published: the commit's own, or a folder of it.
@@ -78,7 +82,7 @@ pub fn published_tree(repo: &Repository, commit: Oid, subdir: Option<&str>) -> R
 }
 
 fn fast_forward(repo: &Repository, app: &str, deployed: Oid, tip: Oid, rewind: Rewind) -> Result<()> {
-    if deployed == tip || rewind == Rewind::Allowed || repo.graph_descendant_of(tip, deployed)? {
+    if deployed == tip || rewind == Rewind::Allowed || descends(repo, tip, deployed)? {
         return Ok(());
     }
     Err(Failure::new(
@@ -90,21 +94,49 @@ fn fast_forward(repo: &Repository, app: &str, deployed: Oid, tip: Oid, rewind: R
     .into())
 }
 
+fn descends(repo: &Repository, tip: Oid, deployed: Oid) -> Result<bool> {
+    repo.graph_descendant_of(tip, deployed).map_err(|e| tree::missing("the history of the commit", tip, &e))
+}
+
+/// What leads to an entry of `shared` has to be a folder, for the link to it lies there.
+fn way_to_shared(leaves: &Leaves, shared: &[String]) -> Result<()> {
+    for entry in shared {
+        let slashes = entry.trim_end_matches('/').match_indices('/').map(|(at, _)| &entry[..at]);
+        for above in slashes {
+            let Some(leaf) = leaves.get(above.as_bytes()).filter(|leaf| leaf.kind != Kind::Submodule) else { continue };
+            let what = if leaf.kind == Kind::Link { "link" } else { "file" };
+            return Err(Failure::new(
+                Class::Refused,
+                format!("`{above}` is a {what} in the commit, and `[target] shared` has `{entry}` in it"),
+            )
+            .help("make it a folder in the repository, or take the entry out of `[target] shared`")
+            .into());
+        }
+    }
+    Ok(())
+}
+
 /// Looks at every leaf: sizes, links, submodules. All blobs must be there.
 fn inspect(odb: &Odb, leaves: &Leaves) -> Result<Verified> {
     let mut verified = Verified::default();
     let mut links = Links::new();
+    let mut submodules = 0;
     for (path, leaf) in leaves {
         let shown = || printable(&String::from_utf8_lossy(path));
         if leaf.kind == Kind::Submodule {
-            verified.warnings.push(format!("`{}` is a submodule, which is published as an empty folder", shown()));
+            submodules += 1;
+            if submodules <= NAMED {
+                verified.warnings.push(format!("`{}` is a submodule, which is published as an empty folder", shown()));
+            }
             continue;
         }
-        let missing = || {
-            Failure::new(Class::Protocol, format!("the server left out `{}` ({})", shown(), leaf.id))
-                .help("the repository on the server is damaged: run git fsck there")
-        };
-        let (size, _) = odb.read_header(leaf.id).map_err(|_| missing())?;
+        let missing = |e| tree::missing(&format!("`{}`", shown()), leaf.id, &e);
+        let (size, kind) = odb.read_header(leaf.id).map_err(missing)?;
+        if kind != ObjectType::Blob {
+            return Err(Failure::new(Class::Refused, format!("`{}` is said to be a file and is a {kind}", shown()))
+                .help("nothing was written; find out who pushed this commit and how")
+                .into());
+        }
         if size as u64 > LARGEST_OBJECT {
             return Err(Failure::new(
                 Class::Refused,
@@ -114,15 +146,24 @@ fn inspect(odb: &Odb, leaves: &Leaves) -> Result<Verified> {
             .into());
         }
         if leaf.kind == Kind::Link {
-            let target = odb.read(leaf.id).map_err(|_| missing())?;
-            links.insert(path.clone(), target.data().to_vec());
+            // One byte more than a link can have is enough to be refused for.
+            let target = if size > MAX_TARGET {
+                vec![b'x'; MAX_TARGET + 1]
+            } else {
+                odb.read(leaf.id).map_err(missing)?.data().to_vec()
+            };
+            links.insert(path.clone(), target);
         } else {
             verified.bytes += size as u64;
         }
         verified.files += 1;
     }
+    if submodules > NAMED {
+        verified.warnings.push(format!("and {} more", plural(submodules - NAMED, "submodule")));
+    }
+    let mut steps = MOST_STEPS;
     for (path, target) in links.iter() {
-        if let Some(why) = links.escapes(path) {
+        if let Some(why) = links.escapes(path, &mut steps) {
             let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
             return Err(Failure::new(
                 Class::Refused,
@@ -160,10 +201,15 @@ fn summary(
     }
     let mut summary = Summary::default();
     for id in walk {
-        let id = id?;
+        let id = id.map_err(|e| tree::missing("the history of the commit", tip, &e))?;
         summary.commits_total += 1;
         if summary.commits.len() < LISTED {
-            let commit = repo.find_commit(id)?;
+            // One in the middle that libgit2 cannot parse: only the tip's tree is published.
+            let Ok(commit) = repo.find_commit(id) else {
+                let (subject, author) = ("(cannot be read)".to_owned(), "nobody".to_owned());
+                summary.commits.push(SummaryCommit { commit: id.into(), subject, author, time: 0 });
+                continue;
+            };
             let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
             summary.commits.push(SummaryCommit {
                 commit: id.into(),

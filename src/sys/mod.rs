@@ -9,6 +9,7 @@ pub mod libgit2;
 pub mod limits;
 pub mod privdrop;
 pub mod proc;
+pub mod remove;
 pub mod seccomp;
 pub mod signals;
 pub mod trusted_file;

@@ -19,7 +19,6 @@ mod hand;
 mod harness;
 mod health;
 mod history;
-mod hostile_tree;
 mod hosts;
 mod init;
 mod layouts;
