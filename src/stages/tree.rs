@@ -4,10 +4,10 @@
 //! modes that mean nothing. libgit2 normalises some of that away, so the raw bytes are parsed here
 //! and whatever is not plainly sane is refused, before one byte is handed to the stager.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use git2::{ObjectType, Odb, Oid};
+use git2::{ObjectType, Odb, OdbObject, Oid};
 
 use crate::outcome::{Class, Failure};
 use crate::report::printable;
@@ -38,31 +38,40 @@ pub type Change = (Option<Leaf>, Option<Leaf>);
 const DEEPEST: usize = 200;
 /// Longest path, below PATH_MAX with room for the target directory.
 const LONGEST_PATH: usize = 3500;
-const MOST_LEAVES: usize = 2_000_000;
+/// Files and folders. A few small trees that name each other over and over make any number of them.
+const MOST_ENTRIES: usize = 2_000_000;
+/// Bytes of all paths together.
+const MOST_PATHS: usize = 128 << 20;
+/// Bytes of one tree object.
+const LARGEST_TREE: usize = 64 << 20;
 
 enum Item {
     Tree(Oid),
     Leaf(Leaf),
 }
 
+/// One way through a tree, or two of them side by side, and what it may still take.
+struct Walk<'o> {
+    odb: &'o Odb<'o>,
+    entries: usize,
+    paths: usize,
+}
+
 /// All leaves of a tree.
 pub fn leaves(odb: &Odb, tree: Oid) -> Result<Leaves> {
     let mut all = Leaves::new();
-    collect(odb, tree, &mut Vec::new(), 0, &mut all)?;
+    collect(&mut Walk::new(odb), tree, &mut Vec::new(), 0, &mut all)?;
     Ok(all)
 }
 
-fn collect(odb: &Odb, tree: Oid, path: &mut Vec<u8>, depth: usize, all: &mut Leaves) -> Result<()> {
-    for (name, item) in items(odb, tree, path, depth)? {
+fn collect(walk: &mut Walk, tree: Oid, path: &mut Vec<u8>, depth: usize, all: &mut Leaves) -> Result<()> {
+    for (name, item) in walk.items(tree, path, depth)? {
         let length = path.len();
         enter(path, &name)?;
         match item {
-            Item::Tree(id) => collect(odb, id, path, depth + 1, all)?,
+            Item::Tree(id) => collect(walk, id, path, depth + 1, all)?,
             Item::Leaf(leaf) => {
                 all.insert(path.clone(), leaf);
-                if all.len() > MOST_LEAVES {
-                    return Err(refused(format!("the tree has more than {MOST_LEAVES} files")));
-                }
             }
         }
         path.truncate(length);
@@ -73,12 +82,12 @@ fn collect(odb: &Odb, tree: Oid, path: &mut Vec<u8>, depth: usize, all: &mut Lea
 /// What is new, changed or gone from one tree to another. Equal folders are not opened.
 pub fn changes(odb: &Odb, from: Option<Oid>, to: Option<Oid>) -> Result<BTreeMap<Vec<u8>, Change>> {
     let mut found = BTreeMap::new();
-    compare(odb, from, to, &mut Vec::new(), 0, &mut found)?;
+    compare(&mut Walk::new(odb), from, to, &mut Vec::new(), 0, &mut found)?;
     Ok(found)
 }
 
 fn compare(
-    odb: &Odb,
+    walk: &mut Walk,
     from: Option<Oid>,
     to: Option<Oid>,
     path: &mut Vec<u8>,
@@ -88,10 +97,9 @@ fn compare(
     if from == to {
         return Ok(());
     }
-    let read = |tree: Option<Oid>, path: &[u8]| tree.map_or(Ok(BTreeMap::new()), |id| items(odb, id, path, depth));
-    let (mut old, new) = (read(from, path)?, read(to, path)?);
+    let mut read = |tree: Option<Oid>| tree.map_or(Ok(BTreeMap::new()), |id| walk.items(id, path, depth));
+    let (mut old, mut new) = (read(from)?, read(to)?);
     let names: Vec<Vec<u8>> = old.keys().chain(new.keys().filter(|n| !old.contains_key(*n))).cloned().collect();
-    let mut new = new;
     for name in names {
         let length = path.len();
         enter(path, &name)?;
@@ -105,7 +113,7 @@ fn compare(
         if old_leaf != new_leaf {
             found.insert(path.clone(), (old_leaf, new_leaf));
         }
-        compare(odb, old_tree, new_tree, path, depth + 1, found)?;
+        compare(walk, old_tree, new_tree, path, depth + 1, found)?;
         path.truncate(length);
     }
     Ok(())
@@ -126,7 +134,7 @@ fn enter(path: &mut Vec<u8>, name: &[u8]) -> Result<()> {
 pub fn subtree(odb: &Odb, tree: Oid, folder: &str) -> Result<Option<Oid>> {
     let mut here = tree;
     for part in folder.split('/').filter(|p| !p.is_empty() && *p != ".") {
-        here = match items(odb, here, folder.as_bytes(), 0)?.remove(part.as_bytes()) {
+        here = match Walk::new(odb).items(here, folder.as_bytes(), 0)?.remove(part.as_bytes()) {
             Some(Item::Tree(id)) => id,
             _ => return Ok(None),
         };
@@ -134,52 +142,76 @@ pub fn subtree(odb: &Odb, tree: Oid, folder: &str) -> Result<Option<Oid>> {
     Ok(Some(here))
 }
 
-/// One tree's entries, each name and mode judged.
-fn items(odb: &Odb, tree: Oid, at: &[u8], depth: usize) -> Result<BTreeMap<Vec<u8>, Item>> {
-    if depth > DEEPEST {
-        return Err(refused(format!(
-            "the tree is more than {DEEPEST} folders deep: {}…",
-            show(&at[..at.len().min(60)])
-        )));
+impl<'o> Walk<'o> {
+    fn new(odb: &'o Odb<'o>) -> Self {
+        Walk { odb, entries: MOST_ENTRIES, paths: MOST_PATHS }
     }
-    let object = odb.read(tree).with_context(|| format!("the tree {tree} of {}", show(at)))?;
-    if object.kind() != ObjectType::Tree {
-        return Err(refused(format!("{} is said to be a folder and is a {}", show(at), object.kind())));
-    }
-    let mut found = BTreeMap::new();
-    // On a case-folding file system these would be one file; here they only must not be the same bytes.
-    let mut names = HashSet::new();
-    let mut rest = object.data();
-    while !rest.is_empty() {
-        let (mode, name, id);
-        (mode, name, id, rest) = next(rest).ok_or_else(|| refused(format!("a damaged tree object at {}", show(at))))?;
-        let whole = || {
-            if at.is_empty() { show(name) } else { format!("{}/{}", show(at), show(name)) }
-        };
-        if let Some(why) = bad_name(name) {
-            return Err(refused(format!("the tree has the name {}, {why}", whole())));
+
+    /// One tree's entries, each name and mode judged.
+    fn items(&mut self, tree: Oid, at: &[u8], depth: usize) -> Result<BTreeMap<Vec<u8>, Item>> {
+        if depth > DEEPEST {
+            return Err(refused(format!(
+                "the tree is more than {DEEPEST} folders deep: {}…",
+                show(&at[..at.len().min(60)])
+            )));
         }
-        if !names.insert(name.to_vec()) {
-            return Err(refused(format!("the tree has the name {} twice", whole())));
-        }
-        let leaf = |kind| Item::Leaf(Leaf { kind, id });
-        let item = match mode {
-            b"40000" => Item::Tree(id),
-            b"100644" => leaf(Kind::File),
-            b"100755" => leaf(Kind::Executable),
-            b"120000" => leaf(Kind::Link),
-            b"160000" => leaf(Kind::Submodule),
-            other => {
-                let other = show(other);
-                return Err(refused(format!(
-                    "the tree has {} with the mode {other}, which is none of 040000, 100644, 100755 and 120000",
-                    whole()
-                )));
+        let object = self.object(tree, at)?;
+        let mut found = BTreeMap::new();
+        let mut rest = object.data();
+        while !rest.is_empty() {
+            let (mode, name, id);
+            (mode, name, id, rest) =
+                next(rest).ok_or_else(|| refused(format!("a damaged tree object at {}", show(at))))?;
+            let whole = || if at.is_empty() { show(name) } else { format!("{}/{}", show(at), show(name)) };
+            if let Some(why) = bad_name(name) {
+                return Err(refused(format!("the tree has the name {}, {why}", whole())));
             }
-        };
-        found.insert(name.to_vec(), item);
+            self.count(at.len() + name.len() + 1)?;
+            let item = item(mode, id).ok_or_else(|| {
+                let other = show(mode);
+                let allowed = "040000, 100644, 100755 and 120000";
+                refused(format!("the tree has {} with the mode {other}, which is none of {allowed}", whole()))
+            })?;
+            // On a case-folding file system more would be one file; here they only must not be the same bytes.
+            if found.insert(name.to_vec(), item).is_some() {
+                return Err(refused(format!("the tree has the name {} twice", whole())));
+            }
+        }
+        Ok(found)
     }
-    Ok(found)
+
+    fn object(&self, tree: Oid, at: &[u8]) -> Result<OdbObject<'o>> {
+        let context = || format!("the tree {tree} of {}", show(at));
+        let (size, kind) = self.odb.read_header(tree).with_context(context)?;
+        if kind != ObjectType::Tree {
+            return Err(refused(format!("{} is said to be a folder and is a {kind}", show(at))));
+        }
+        if size > LARGEST_TREE {
+            return Err(refused(format!("the folder {} is a tree object of {size} bytes", show(at))));
+        }
+        self.odb.read(tree).with_context(context)
+    }
+
+    fn count(&mut self, path: usize) -> Result<()> {
+        let entries = self.entries.checked_sub(1);
+        let entries = entries.ok_or_else(|| refused(format!("the tree has more than {MOST_ENTRIES} files")))?;
+        let paths = self.paths.checked_sub(path);
+        let paths = paths.ok_or_else(|| refused(format!("the tree's paths have more than {MOST_PATHS} bytes")))?;
+        (self.entries, self.paths) = (entries, paths);
+        Ok(())
+    }
+}
+
+fn item(mode: &[u8], id: Oid) -> Option<Item> {
+    let leaf = |kind| Item::Leaf(Leaf { kind, id });
+    Some(match mode {
+        b"40000" => Item::Tree(id),
+        b"100644" => leaf(Kind::File),
+        b"100755" => leaf(Kind::Executable),
+        b"120000" => leaf(Kind::Link),
+        b"160000" => leaf(Kind::Submodule),
+        _ => return None,
+    })
 }
 
 /// One entry as it stands in a tree object, and what follows it.

@@ -17,6 +17,9 @@ use crate::processes::messages::{Rewind, Summary, SummaryCommit, Verified, Verif
 use crate::report::printable;
 use crate::sys::libgit2::LARGEST_OBJECT;
 
+/// Below PATH_MAX: a longer link cannot be made.
+const LONGEST_LINK: usize = 4095;
+
 /// What a dry run lists at most; the totals say how many there are.
 const LISTED: usize = 50;
 
@@ -114,6 +117,14 @@ fn inspect(odb: &Odb, leaves: &Leaves) -> Result<Verified> {
             .into());
         }
         if leaf.kind == Kind::Link {
+            if size > LONGEST_LINK {
+                return Err(Failure::new(
+                    Class::Refused,
+                    format!("the link `{}` has a target of {size} bytes, which no system makes", shown()),
+                )
+                .help("nothing was written; find out who pushed this commit and how")
+                .into());
+            }
             let target = odb.read(leaf.id).map_err(|_| missing())?;
             links.insert(path.clone(), target.data().to_vec());
         } else {
