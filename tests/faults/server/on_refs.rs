@@ -122,8 +122,8 @@ fn names(channel: &mut Channel, ground: &Ground) -> io::Result<()> {
         format!("{MAIN}{CODES}"),
         format!("{MAIN}\nrefs/heads/x"),
         format!("{MAIN}\0refs"),
-        format!("refs/heads/../heads/main"),
-        format!("refs//heads/main"),
+        "refs/heads/../heads/main".to_owned(),
+        "refs//heads/main".to_owned(),
         format!("{MAIN}.lock"),
         "x".repeat(60_000),
     ] {

@@ -25,7 +25,7 @@ pub struct Pack {
 
 impl Pack {
     pub fn add(&mut self, kind: u8, data: &[u8]) -> Id {
-        self.raw(kind, data.len() as u64, &deflated(data));
+        self.raw(kind, data.len() as u64, &packed(data));
         id(kind, data)
     }
 
@@ -48,14 +48,14 @@ impl Pack {
             left >>= 7;
         }
         self.objects.extend(digits.iter().rev());
-        self.objects.extend(deflated(delta));
+        self.objects.extend(packed(delta));
     }
 
     pub fn delta_to(&mut self, base: Id, delta: &[u8]) {
         self.count += 1;
         self.objects.extend(head(REF_DELTA, delta.len() as u64));
         self.objects.extend(base);
-        self.objects.extend(deflated(delta));
+        self.objects.extend(packed(delta));
     }
 
     /// Where the next object will begin.
@@ -98,6 +98,11 @@ pub fn head(kind: u8, mut size: u64) -> Vec<u8> {
         size >>= 7;
     }
     bytes
+}
+
+/// As fast as can be: packing is slow in a build for tests.
+fn packed(data: &[u8]) -> Vec<u8> {
+    if data.len() > 60_000 { deflated(data) } else { stored(data) }
 }
 
 pub fn deflated(data: &[u8]) -> Vec<u8> {
