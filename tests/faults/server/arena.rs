@@ -35,12 +35,25 @@ pub struct Case {
     pub fetcher: u64,
     /// The source's time limit in seconds; the run has four times as long.
     pub patience: u64,
+    /// What takes long to make, before anybody waits for it.
+    pub prepare: fn(),
 }
 
 impl Case {
     pub fn new(name: &str, seat: Seat, attack: Attack, codes: &'static [i32], says: &'static str) -> Case {
         let (name, attack) = (format!("{name} ({seat:?})"), Arc::new(attack));
-        Case { name, seat, attack, codes, says, always: false, tags: false, fetcher: BOUNDS[2].1, patience: 2 }
+        Case {
+            name,
+            seat,
+            attack,
+            codes,
+            says,
+            always: false,
+            tags: false,
+            fetcher: BOUNDS[2].1,
+            patience: 2,
+            prepare: || (),
+        }
     }
 
     pub fn always(mut self) -> Case {
@@ -148,6 +161,7 @@ impl Arena {
         let live = world.revision("site").expect("something is live");
         let (logged, stored) = (log_length(world), stored(&world.state()));
         self.configure(case.tags, case.patience);
+        (case.prepare)();
         let ground = Ground { deployed: from_hex(&live), repository: world.repo.bare.clone() };
         let heard = self.server.attack(case.seat, Arc::clone(&case.attack), ground);
         let (outcome, peaks) = watch(world.spawn_poll(&[]));

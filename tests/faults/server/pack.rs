@@ -75,6 +75,10 @@ impl Pack {
         self.add(COMMIT, &commit(tree, parents))
     }
 
+    pub fn objects(&self) -> &[u8] {
+        &self.objects
+    }
+
     pub fn header(&self) -> Vec<u8> {
         let count = self.announced.unwrap_or(self.count);
         [b"PACK\0\0\0\x02", &count.to_be_bytes()[..]].concat()
