@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::messages::{FetcherReply, FetcherRequest};
 use super::wire;
 use crate::journal;
-use crate::outcome::Failure;
+use crate::outcome::{Class, Failure};
 use crate::stages::fetch::{self, Fetched, Lock, Opened, Step};
 use crate::stages::{programs, stream, tend, verify};
 use crate::sys::privdrop::inherited;
@@ -58,7 +58,14 @@ impl Session {
                 Ok(FetcherReply::Resolved { commit: fetch::resolve(&self.opened()?.repo, &beginning)? })
             }
             FetcherRequest::Verify(request) => {
-                Ok(FetcherReply::Verified(verify::verify(&self.opened()?.repo, self.fetched()?, &request)?))
+                let (repo, fetched) = (&self.opened()?.repo, self.fetched()?);
+                verify::verify(repo, fetched, &request).map(FetcherReply::Verified).map_err(|e| {
+                    let failure = Failure::of(fetch::damaged(e));
+                    match failure.class {
+                        Class::Protocol => fetched.discard(repo).err().unwrap_or(failure.into()),
+                        _ => failure.into(),
+                    }
+                })
             }
             FetcherRequest::Programs(request) => {
                 let commit = &self.fetched()?.commit;

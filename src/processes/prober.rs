@@ -196,23 +196,34 @@ async fn ask(
     let wanted: Vec<Wanted> = indices.iter().map(|&i| probe::wanted(&apps[i].follow)).collect();
     let exchange = async {
         let (mut conversation, complaint) = open.await?;
-        match ls_refs::ask(&mut conversation, &wanted).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => {
-                // The end of the conversation, then of the complaint; neither is waited for long, for a
-                // shell may stay open.
-                let mut rest = Vec::new();
-                let mut end = (&mut conversation).take(4096);
-                let _ = tokio::time::timeout(A_MOMENT, end.read_to_end(&mut rest)).await;
-                complaint.settled().await;
-                Err(probe::failure(url, error, complaint.text()))
-            }
-        }
+        let answer = ls_refs::ask(&mut conversation, &wanted).await;
+        Ok((answer, conversation, complaint))
     };
-    let answer = tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| Err(timed_out(url, stage, timeout)));
+    let answer = match tokio::time::timeout(timeout, exchange).await {
+        Ok(Ok((Ok(answer), ..))) => Ok(answer),
+        // The time that last words take must not hide what they are about.
+        Ok(Ok((Err(error), conversation, complaint))) => Err(told(url, error, conversation, &complaint).await),
+        Ok(Err(failure)) => Err(failure),
+        Err(_) => Err(timed_out(url, stage, timeout)),
+    };
     let tip = |follow: &Follow| match &answer {
         Ok(answer) => probe::tip_of_answer(url, follow, answer),
         Err(failure) => Err(failure.clone()),
     };
     indices.iter().map(|&i| (i, tip(&apps[i].follow))).collect()
+}
+
+/// Waits for the end of a conversation that failed, then of the complaint; neither for long, for a shell
+/// may stay open.
+async fn told(
+    url: &str,
+    error: ls_refs::ProbeError,
+    mut conversation: Box<dyn Conversation>,
+    complaint: &Complaint,
+) -> Failure {
+    let mut rest = Vec::new();
+    let mut end = (&mut conversation).take(4096);
+    let _ = tokio::time::timeout(A_MOMENT, end.read_to_end(&mut rest)).await;
+    complaint.settled().await;
+    probe::failure(url, error, complaint.text())
 }

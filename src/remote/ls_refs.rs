@@ -17,6 +17,8 @@ use crate::report::printable;
 
 /// Bytes read before a server is taken to list for ever.
 const MAX_READ: usize = 64 << 20;
+/// Bytes that the references take which are kept: a pattern may fit all that a server makes up.
+const MAX_KEPT: usize = 16 << 20;
 /// Longest reference name kept, in bytes.
 const MAX_NAME: usize = 1024;
 /// Longest quotation of what a server said, in characters.
@@ -68,7 +70,7 @@ pub enum ProbeError {
     Remote(String),
     /// A git server that poller cannot work with, and why.
     Unsupported(String),
-    /// It would not stop listing references.
+    /// It would not stop listing references, or listed too many that are wanted.
     TooMany,
 }
 
@@ -85,7 +87,7 @@ impl fmt::Display for ProbeError {
             }
             ProbeError::Remote(said) => write!(f, "the git server said: {said}"),
             ProbeError::Unsupported(what) => f.write_str(what),
-            ProbeError::TooMany => write!(f, "the server sent more than {} MiB of references", MAX_READ >> 20),
+            ProbeError::TooMany => f.write_str("the server lists more references than poller reads"),
         }
     }
 }
@@ -110,12 +112,9 @@ impl From<pkt_line::Error> for ProbeError {
 
 /// Asks once, and ends the conversation. There is no time limit in here.
 pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, wanted: &[Wanted]) -> Result<Answer, ProbeError> {
-    let mut talk = Talk { stream: BufReader::new(stream), left: MAX_READ };
-    let first = match talk.next().await {
-        // Also a greeting that begins like a length ("Access denied").
-        Err(ProbeError::Packet(pkt_line::Error::Eof { seen })) => return Err(not_git(&seen)),
-        other => other?,
-    };
+    let mut buffered = BufReader::new(stream);
+    let mut talk = Talk::new(&mut buffered);
+    let first = talk.first().await?;
     let mut answer = Answer { protocol: Protocol::V0, refs: Vec::new(), empty: false };
     match first {
         Packet::Data(line) if line == b"version 2" => {
@@ -128,29 +127,60 @@ pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, wanted: &[Wa
             talk.version_0(first, wanted, &mut answer).await?;
         }
         Packet::Data(line) if line.starts_with(b"version ") => {
-            let said = quotation(&line);
-            return Err(ProbeError::Unsupported(format!(
-                "the server speaks git protocol \"{said}\", which poller does not know"
-            )));
+            return Err(unknown_version(&line));
         }
         first => talk.version_0(first, wanted, &mut answer).await?,
     }
     // For politeness only: whoever has hung up already has answered all the same.
-    let _ = pkt_line::write_flush(&mut talk.stream).await;
+    let _ = pkt_line::write_flush(talk.stream).await;
     let _ = talk.stream.flush().await;
     Ok(answer)
 }
 
-struct Talk<'a, S> {
-    stream: BufReader<&'a mut S>,
-    /// Bytes that may still come.
-    left: usize,
+/// Reads what a server of version 0 says before it is asked for anything: one reference, if it is
+/// there, and the capabilities. What follows in the stream is left in it.
+pub async fn advertised<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut BufReader<S>,
+    wanted: Wanted,
+) -> Result<(Option<Advertised>, Vec<u8>), ProbeError> {
+    let mut talk = Talk::new(stream);
+    let first = talk.first().await?;
+    if let Packet::Data(line) = &first
+        && line.starts_with(b"version ")
+    {
+        return Err(unknown_version(line));
+    }
+    let mut answer = Answer { protocol: Protocol::V0, refs: Vec::new(), empty: false };
+    talk.version_0(first, &[wanted], &mut answer).await?;
+    Ok((answer.refs.into_iter().next(), talk.capabilities))
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
+struct Talk<'a, S> {
+    stream: &'a mut BufReader<S>,
+    /// Bytes that may still come.
+    left: usize,
+    /// Bytes that may still be kept.
+    room: usize,
+    /// Of version 0, as they came.
+    capabilities: Vec<u8>,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
+    fn new(stream: &'a mut BufReader<S>) -> Self {
+        Talk { stream, left: MAX_READ, room: MAX_KEPT, capabilities: Vec::new() }
+    }
+
+    async fn first(&mut self) -> Result<Packet, ProbeError> {
+        match self.next().await {
+            // Also a greeting that begins like a length ("Access denied").
+            Err(ProbeError::Packet(pkt_line::Error::Eof { seen })) => Err(not_git(&seen)),
+            other => other,
+        }
+    }
+
     /// The next packet, a text's newline removed.
     async fn next(&mut self) -> Result<Packet, ProbeError> {
-        let mut packet = pkt_line::read(&mut self.stream).await?;
+        let mut packet = pkt_line::read(self.stream).await?;
         let mut size = 4;
         if let Packet::Data(line) = &mut packet {
             size += line.len();
@@ -206,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
             pkt_line::write_data(&mut request, line.as_bytes()).await?;
         }
         pkt_line::write_flush(&mut request).await?;
-        let stream = &mut self.stream;
+        let stream = &mut *self.stream;
         stream.write_all(&request).await.map_err(pkt_line::Error::Io)?;
         stream.flush().await.map_err(pkt_line::Error::Io)?;
 
@@ -220,8 +250,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
                     peeled = Some(object_id(hex).ok_or_else(|| not_git(&line))?);
                 }
             }
-            answer.take(wanted, name, id, peeled);
+            self.take(answer, wanted, name, id, peeled)?;
         }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        answer: &mut Answer,
+        wanted: &[Wanted],
+        name: &[u8],
+        id: [u8; 20],
+        peeled: Option<[u8; 20]>,
+    ) -> Result<(), ProbeError> {
+        let kept = answer.take(wanted, name, id, peeled);
+        self.room = self.room.checked_sub(kept).ok_or(ProbeError::TooMany)?;
         Ok(())
     }
 
@@ -239,6 +282,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
             }
         }
         let mut line = line.to_vec();
+        self.capabilities = capabilities.to_vec();
         loop {
             // A shallow repository lists its borders among the references.
             if !line.starts_with(b"shallow ") {
@@ -246,7 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
                 match name.strip_suffix(b"^{}") {
                     Some(b"capabilities") => answer.empty = true,
                     Some(tag) => answer.peel(tag, id),
-                    None => answer.take(wanted, name, id, None),
+                    None => self.take(answer, wanted, name, id, None)?,
                 }
             }
             match self.line().await? {
@@ -276,12 +320,15 @@ impl Wanted {
 }
 
 impl Answer {
-    fn take(&mut self, wanted: &[Wanted], name: &[u8], id: [u8; 20], peeled: Option<[u8; 20]>) {
+    /// Keeps a reference that is wanted, and tells how many bytes that takes.
+    fn take(&mut self, wanted: &[Wanted], name: &[u8], id: [u8; 20], peeled: Option<[u8; 20]>) -> usize {
         let valid = std::str::from_utf8(name).ok().filter(|name| is_valid(name));
         if let Some(name) = valid.filter(|name| wanted.iter().any(|one| one.matches(name))) {
-            let name = name.to_owned();
-            self.refs.push(Advertised { name, id, peeled });
+            let size = name.len() + size_of::<Advertised>();
+            self.refs.push(Advertised { name: name.to_owned(), id, peeled });
+            return size;
         }
+        0
     }
 
     /// A peeled value follows the tag it belongs to, which may not be wanted.
@@ -301,6 +348,11 @@ fn line_of(packet: Packet) -> Result<Option<Vec<u8>>, ProbeError> {
         Packet::Delim => Err(not_git(b"0001")),
         Packet::ResponseEnd => Err(not_git(b"0002")),
     }
+}
+
+fn unknown_version(line: &[u8]) -> ProbeError {
+    let said = quotation(line);
+    ProbeError::Unsupported(format!("the server speaks git protocol \"{said}\", which poller does not know"))
 }
 
 fn only_sha1(format: &[u8]) -> Result<(), ProbeError> {

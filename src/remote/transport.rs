@@ -1,19 +1,41 @@
 //! A conversation as libgit2 wants it: blocking reads and writes, each with a time limit.
 //!
+//! Of the references that a server lists, libgit2 sees the one that is wanted: it would keep all of
+//! them, however many there are. What follows passes the [`guard`](super::guard).
+//!
 //! libgit2 turns an error of the stream into text of its own, so the stream keeps the real one.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 use tokio::runtime::Runtime;
+use tokio::time::{Instant, Sleep};
 
+use super::guard::{Guard, LIMITS};
+use super::ls_refs::{self, Advertised, Wanted};
 use super::session::{Session, Stage, timed_out};
 use super::{Complaint, Conversation, Protocol, openssh};
 use crate::outcome::{Class, Failure};
 use crate::processes::messages::{Access, Origin};
+use crate::stages::probe;
+
+/// What libgit2 knows to make use of in a fetch, in the order of its own list.
+const CAPABILITIES: [&str; 9] = [
+    "ofs-delta",
+    "multi_ack_detailed",
+    "multi_ack",
+    "include-tag",
+    "side-band-64k",
+    "side-band",
+    "thin-pack",
+    "allow-tip-sha1-in-want",
+    "allow-reachable-sha1-in-want",
+];
 
 /// A conversation, and what must live as long as it does.
 struct Held {
@@ -29,6 +51,18 @@ pub struct Stream {
     url: String,
     broken: Broken,
     complaint: Complaint,
+    /// What libgit2 is to read first, the last byte in front.
+    list: Vec<u8>,
+    guard: Guard,
+}
+
+/// A stream that is ready to be asked for a pack.
+pub struct Opened {
+    pub stream: Stream,
+    pub broken: Broken,
+    pub complaint: Complaint,
+    /// What the reference holds; None when there is none of that name.
+    pub object: Option<[u8; 20]>,
 }
 
 /// Why a stream stopped, for whoever gets libgit2's paraphrase of it.
@@ -41,17 +75,20 @@ impl Broken {
     }
 }
 
-/// Opens a conversation in the protocol that libgit2 speaks. `origin` is not a local one.
-pub fn open(origin: &Origin) -> Result<(Stream, Broken, Complaint), Failure> {
+/// Opens a conversation in the protocol that libgit2 speaks, up to where the server waits to be asked.
+/// `origin` is not a local one.
+pub fn open(origin: &Origin, reference: &str) -> Result<Opened, Failure> {
     let bug = |e: io::Error| Failure::new(Class::Bug, format!("the runtime: {e}"));
     let runtime = super::runtime().map_err(bug)?;
     let stage = Stage::default();
     let opened = runtime.block_on(async {
-        tokio::time::timeout(origin.timeout, connect(origin, &stage))
+        let (mut held, complaint) = tokio::time::timeout(origin.timeout, connect(origin, &stage))
             .await
-            .unwrap_or_else(|_| Err(timed_out(&origin.url, &stage, origin.timeout)))
+            .unwrap_or_else(|_| Err(timed_out(&origin.url, &stage, origin.timeout)))?;
+        let listed = list(&mut held, origin, reference, &complaint).await?;
+        Ok((held, complaint, listed))
     });
-    let (held, complaint) = match opened {
+    let (held, complaint, (found, capabilities)) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
             // A name server that never answers keeps a thread busy; nobody waits for it.
@@ -67,8 +104,10 @@ pub fn open(origin: &Origin) -> Result<(Stream, Broken, Complaint), Failure> {
         url: origin.url.clone(),
         broken: broken.clone(),
         complaint: complaint.clone(),
+        list: found.as_ref().map_or_else(Vec::new, |found| shortened(found, &capabilities)),
+        guard: Guard::new(LIMITS),
     };
-    Ok((stream, broken, complaint))
+    Ok(Opened { stream, broken, complaint, object: found.map(|found| found.id) })
 }
 
 async fn connect(origin: &Origin, stage: &Stage) -> Result<(Held, Complaint), Failure> {
@@ -82,6 +121,76 @@ async fn connect(origin: &Origin, stage: &Stage) -> Result<(Held, Complaint), Fa
     };
     let (conversation, complaint) = session.upload_pack(path, Protocol::V0, stage).await?;
     Ok((Held { conversation, _session: Some(session) }, complaint))
+}
+
+/// Reads the server's list of references. It may be long, so only its silences are limited. A server
+/// that says more before it is asked is not heard.
+async fn list(
+    held: &mut Held,
+    origin: &Origin,
+    reference: &str,
+    complaint: &Complaint,
+) -> Result<(Option<Advertised>, Vec<u8>), Failure> {
+    let mut patient = BufReader::new(Patient::new(&mut held.conversation, origin.timeout));
+    match ls_refs::advertised(&mut patient, Wanted::Ref(reference.to_owned())).await {
+        Ok(found) => Ok(found),
+        Err(error) => {
+            complaint.settled().await;
+            Err(probe::failure(&origin.url, error, complaint.text()))
+        }
+    }
+}
+
+/// The list as libgit2 gets to see it.
+fn shortened(found: &Advertised, capabilities: &[u8]) -> Vec<u8> {
+    let offered = String::from_utf8_lossy(capabilities);
+    let known: Vec<_> = CAPABILITIES.into_iter().filter(|known| offered.split(' ').any(|one| one == *known)).collect();
+    let id: String = found.id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let line = format!("{id} {}\0{}\n", found.name, known.join(" "));
+    let mut list = format!("{:04x}{line}0000", line.len() + 4).into_bytes();
+    list.reverse();
+    list
+}
+
+/// Reads that end when nothing came for a while.
+struct Patient<'a> {
+    conversation: &'a mut Box<dyn Conversation>,
+    timeout: Duration,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl<'a> Patient<'a> {
+    fn new(conversation: &'a mut Box<dyn Conversation>, timeout: Duration) -> Self {
+        Patient { conversation, timeout, alarm: Box::pin(tokio::time::sleep(timeout)) }
+    }
+}
+
+impl AsyncRead for Patient<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut *self.conversation).poll_read(cx, buf);
+        let next = Instant::now() + self.timeout;
+        if done.is_ready() {
+            self.alarm.as_mut().reset(next);
+            return done;
+        }
+        ready!(self.alarm.as_mut().poll(cx));
+        let silent = format!("silent for {}", crate::report::duration(self.timeout));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, silent)))
+    }
+}
+
+impl AsyncWrite for Patient<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.conversation).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.conversation).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.conversation).poll_shutdown(cx)
+    }
 }
 
 impl Stream {
@@ -105,10 +214,14 @@ impl Stream {
                 ),
             ),
         };
-        let failure = Failure::new(class, text).help("nothing was changed; the next poll tries again");
+        Err(self.end(Failure::new(class, text).help("nothing was changed; the next poll tries again")))
+    }
+
+    /// Keeps the reason, and makes of it an error that libgit2 can pass on.
+    fn end(&self, failure: Failure) -> io::Error {
         let error = io::Error::other(failure.message.clone());
         *self.broken.0.lock().unwrap_or_else(|e| e.into_inner()) = Some(failure);
-        Err(error)
+        error
     }
 }
 
@@ -119,11 +232,21 @@ async fn limit<T>(timeout: Duration, work: impl Future<Output = T>) -> Result<T,
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.list.is_empty() {
+            let length = buffer.len().min(self.list.len());
+            buffer[..length].fill_with(|| self.list.pop().unwrap_or_default());
+            return Ok(length);
+        }
         let read = self.step("reading", async |conversation| conversation.read(buffer).await);
         if matches!(read, Ok(0) | Err(_)) {
             self.runtime.block_on(self.complaint.settled());
         }
-        read
+        let read = read?;
+        self.guard.look(&buffer[..read]).map_err(|mut failure| {
+            failure.message = format!("{}: {}", self.url, failure.message);
+            self.end(failure)
+        })?;
+        Ok(read)
     }
 }
 

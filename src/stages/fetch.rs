@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use fs2::FileExt;
-use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Remote, RemoteCallbacks, Repository};
+use git2::{AutotagOption, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, Remote, RemoteCallbacks, Repository};
 
-use super::tree::missing;
 use crate::commit::Commit;
 use crate::journal;
 use crate::journal::in_use::InUse;
@@ -75,6 +74,17 @@ pub struct Fetched {
     /// What the ref holds: the commit, or a tag object.
     pub object: Oid,
     pub commit: Commit,
+    /// The files that came with it.
+    brought: Vec<PathBuf>,
+}
+
+impl Fetched {
+    /// Removes what a server sent that turned out to be damaged. The tip would count as there from then
+    /// on, and would not be fetched again when the server has been repaired.
+    pub fn discard(&self, repo: &Repository) -> Result<()> {
+        let _lock = Lock::take(repo.path(), Step::Fetch)?;
+        remove_all(&self.brought)
+    }
 }
 
 /// Fetches the tip and returns what the ref holds now: it may have moved since the probe.
@@ -86,20 +96,23 @@ pub fn fetch(request: &Fetch, progress: impl FnMut(usize, usize, usize)) -> Resu
         Limits::FETCHER.impose()?;
         grounds.begin()?;
     }
-    let object = if request.quarantine {
-        obtain(&opened.repo, request, &grounds, progress)?
-    } else {
-        let _lock = Lock::take(opened.repo.path(), Step::Fetch)?;
-        clean_packs(opened.repo.path())?;
-        let done = obtain(&opened.repo, request, &grounds, progress);
-        if done.is_err() {
-            clean_packs(opened.repo.path())?;
+    let path = opened.repo.path();
+    let _lock = Lock::take(path, Step::Fetch)?;
+    clean_packs(path)?;
+    let before = packs(path)?;
+    let done = obtain(&opened.repo, request, &grounds, progress);
+    let brought = || Ok::<_, anyhow::Error>(packs(path)?.into_iter().filter(|pack| !before.contains(pack)).collect());
+    match done.and_then(|object| Ok((object, peel(&opened.repo, object, &request.tip)?))) {
+        Ok((object, commit)) => {
+            let fetched = Fetched { reference: request.tip.reference.clone(), object, commit, brought: brought()? };
+            Ok((opened, fetched))
         }
-        done?
-    };
-    let commit = peel(&opened.repo, object, &request.tip)?;
-    let reference = request.tip.reference.clone();
-    Ok((opened, Fetched { reference, object, commit }))
+        Err(e) => {
+            clean_packs(path)?;
+            remove_all(&brought()?)?;
+            Err(e)
+        }
+    }
 }
 
 fn open(request: &Fetch) -> Result<Opened> {
@@ -149,21 +162,27 @@ fn download(
     mut progress: impl FnMut(usize, usize, usize),
 ) -> Result<Oid> {
     let origin = &request.origin;
+    let gone = || {
+        let reference = &request.tip.reference;
+        Failure::new(Class::Unreachable, format!("{}: `{reference}` was there a moment ago and is gone", origin.url))
+    };
     let (url, broken, complaint) = match (&origin.access, &origin.remote) {
         (Access::Local, crate::config::Remote::Local(path)) => {
             (path.to_str().context("a path that is not UTF-8")?.to_owned(), None, None)
         }
         _ => {
-            let (stream, broken, complaint) = transport::open(origin)?;
+            let opened = transport::open(origin, &request.tip.reference)?;
+            opened.object.ok_or_else(gone)?;
             Limits::FETCHER.impose()?;
             grounds.close(match origin.access {
                 Access::Program(_) => Outside::SettledWithPrograms,
                 _ => Outside::Settled,
             })?;
-            libgit2::offer(Box::new(stream))?;
-            (libgit2::OFFERED_URL.to_owned(), Some(broken), Some(complaint))
+            libgit2::offer(Box::new(opened.stream))?;
+            (libgit2::OFFERED_URL.to_owned(), Some(opened.broken), Some(opened.complaint))
         }
     };
+    let mut reason = None;
     let fetched = (|| -> Result<Option<Oid>, git2::Error> {
         let mut remote = repo.remote_anonymous(&url)?;
         remote.connect(Direction::Fetch)?;
@@ -177,20 +196,18 @@ fn download(
         });
         let mut options = FetchOptions::new();
         options.remote_callbacks(callbacks).download_tags(AutotagOption::None).update_fetchhead(false);
-        remote.download(&[&request.tip.reference], Some(&mut options))?;
-        Ok(Some(object))
+        let done = remote.download(&[&request.tip.reference], Some(&mut options));
+        // Now, for the goodbye to a server that has gone fails as well.
+        reason = broken.and_then(|broken| broken.take());
+        done.map(|()| Some(object))
     })();
     match fetched {
         Ok(Some(object)) => Ok(object),
         // libgit2 calls the fetch of a branch that is not there a success.
-        Ok(None) => Err(Failure::new(
-            Class::Unreachable,
-            format!("{}: `{}` was there a moment ago and is gone", origin.url, request.tip.reference),
-        )
-        .into()),
+        Ok(None) => Err(gone().into()),
         Err(e) => {
             // libgit2 paraphrases what the stream said; the stream kept the real reason.
-            if let Some(failure) = broken.and_then(|b| b.take()) {
+            if let Some(failure) = reason {
                 return Err(failure.into());
             }
             Err(failure_of(&origin.url, &e, complaint.and_then(|c| c.text())).into())
@@ -223,16 +240,33 @@ fn failure_of(url: &str, e: &git2::Error, complaint: Option<String>) -> Failure 
 
 /// The commit behind a tag object, or a failure for a ref that holds something else.
 fn peel(repo: &Repository, object: Oid, tip: &Tip) -> Result<Commit> {
-    let unreadable = |e| missing(&format!("what `{}` holds", tip.reference), object, &e);
-    let found = repo.find_object(object, None).map_err(unreadable)?;
-    let commit = found.peel_to_commit().map_err(|e| match e.code() {
-        git2::ErrorCode::NotFound | git2::ErrorCode::GenericError => unreadable(e),
-        _ => anyhow::Error::from(
-            Failure::new(Class::Refused, format!("`{}` holds no commit", tip.reference))
-                .help("name a branch or a tag of a commit in `[source]`"),
-        ),
-    })?;
-    Ok(commit.id().into())
+    let found = repo.find_object(object, None).with_context(|| format!("reading {object}")).map_err(damaged)?;
+    match found.peel_to_commit() {
+        Ok(commit) => Ok(commit.id().into()),
+        // A tree or a blob, or a tag of one.
+        Err(e) if matches!(e.code(), ErrorCode::Peel | ErrorCode::InvalidSpec) => {
+            Err(Failure::new(Class::Refused, format!("`{}` holds no commit", tip.reference))
+                .help("name a branch or a tag of a commit in `[source]`")
+                .into())
+        }
+        Err(e) => Err(damaged(anyhow::Error::from(e).context(format!("what `{}` leads to", tip.reference)))),
+    }
+}
+
+/// What libgit2 cannot make sense of, or does not find, is the server's fault and not this machine's.
+pub fn damaged(error: anyhow::Error) -> anyhow::Error {
+    let git = error.chain().find_map(|cause| cause.downcast_ref::<git2::Error>());
+    let ours = git.is_none_or(|e| {
+        matches!(e.class(), ErrorClass::Os | ErrorClass::Filesystem | ErrorClass::NoMemory)
+            || remedy(e.message()).is_some()
+    });
+    if ours || error.chain().any(|cause| cause.is::<Failure>()) {
+        return error;
+    }
+    let text = crate::report::printable(&format!("{error:#}"));
+    Failure::new(Class::Protocol, format!("the server sent what does not hold: {text}"))
+        .help("if it stays so, the repository on the server is damaged: run git fsck there")
+        .into()
 }
 
 /// The one commit whose name begins with `beginning`.
@@ -247,7 +281,7 @@ pub fn resolve(repo: &Repository, beginning: &str) -> Result<Commit> {
     match repo.find_commit_by_prefix(beginning) {
         // The journals' own entries are commits of the same repository, and none of the project's.
         Ok(commit) if !journal::is_entry(repo, &commit)? => Ok(commit.id().into()),
-        Err(e) if e.code() == git2::ErrorCode::Ambiguous => {
+        Err(e) if e.code() == ErrorCode::Ambiguous => {
             Err(Failure::new(Class::Usage, format!("`{shown}` is the beginning of more than one object"))
                 .help("write more of its digits")
                 .into())
@@ -295,6 +329,20 @@ fn remove_beginning_with(folder: &Path, prefix: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The packs of a repository and their indices, these first: without one a pack is not looked at.
+fn packs(repository: &Path) -> Result<Vec<PathBuf>> {
+    let folder = repository.join("objects/pack");
+    let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let mut found = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    found.retain(|path| path.extension().is_some_and(|end| end == "pack" || end == "idx"));
+    found.sort_by_key(|path| path.extension().is_some_and(|end| end == "pack"));
+    Ok(found)
+}
+
+fn remove_all(paths: &[PathBuf]) -> Result<()> {
+    paths.iter().try_for_each(|path| remove_if_there(path))
 }
 
 /// Removes lock files of refs, and half-written objects, that a killed run left. Only with the lock for [`Step::Record`].

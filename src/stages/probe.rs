@@ -72,7 +72,10 @@ pub fn failure(url: &str, error: ProbeError, complaint: Option<String>) -> Failu
         (ProbeError::Remote(said), _) => Failure::new(Class::Unreachable, format!("{url}: the server said: {said}"))
             .help("check the path in `[source] url`, and that the deploy key may read the repository"),
         (ProbeError::Unsupported(what), _) => Failure::new(Class::Protocol, format!("{url}: {what}")),
-        (ProbeError::TooMany, _) => Failure::new(Class::Protocol, format!("{url}: the server lists refs without end")),
+        (ProbeError::TooMany, _) => {
+            Failure::new(Class::Protocol, format!("{url}: the server lists more refs than poller reads"))
+                .help("is it the right repository? a narrower `tag` in `[source]` takes less")
+        }
         (ProbeError::Packet(e), said) => {
             let said = said.map(|s| format!(" (the server said: {s})")).unwrap_or_default();
             Failure::new(Class::Unreachable, format!("{url}: the conversation broke off: {e}{said}")).help(later)

@@ -7,8 +7,13 @@ use anyhow::{Context, Result};
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 use git2::{ConfigLevel, opts};
 
-/// The largest object that is taken from a server; libgit2 holds a whole one in memory.
+/// The largest object that is taken from a server; libgit2 holds a whole one in memory, and of a delta
+/// three: what it is made from, what is written there, and what comes out.
 pub const LARGEST_OBJECT: u64 = 512 << 20;
+
+/// How much of the packs is mapped at a time, and in pieces of what size.
+const MAPPED: usize = 128 << 20;
+const MAPPED_PIECE: usize = 16 << 20;
 
 /// Puts libgit2 on a short lead. Call once, first thing in a process that uses it.
 pub fn restrain() -> Result<()> {
@@ -22,6 +27,12 @@ pub fn restrain() -> Result<()> {
     }
     // SAFETY: as above. Repositories are made by poller's own user; a local source may belong to another.
     unsafe { opts::set_verify_owner_validation(false) }.context("owner validation")?;
+    // Left alone it maps packs of up to 8 GiB, which all counts as this process's.
+    // SAFETY: as above.
+    unsafe {
+        opts::set_mwindow_size(MAPPED_PIECE).context("libgit2's windows")?;
+        opts::set_mwindow_mapped_limit(MAPPED).context("libgit2's windows")?;
+    }
     // One ref update is poller's transaction: it must be on the disk before the next step is taken.
     enable_fsync();
     opts::strict_hash_verification(true);

@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod http;
+pub mod memory;
 pub mod mischief;
 pub mod mounts;
 pub mod people;

@@ -16,7 +16,7 @@ pub fn is_alive(pid: i32) -> bool {
     stat(pid).is_some_and(|(_, state)| state != 'Z')
 }
 
-fn all() -> Vec<i32> {
+pub fn all() -> Vec<i32> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
@@ -33,6 +33,10 @@ fn stat(pid: i32) -> Option<(i32, char)> {
 pub fn session_of(pid: i32) -> i32 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     text.rsplit_once(") ").unwrap().1.split(' ').nth(3).unwrap().parse().unwrap()
+}
+
+pub fn parent_of(pid: i32) -> Option<i32> {
+    stat(pid).map(|(parent, _)| parent)
 }
 
 pub fn descendants_of(pid: i32) -> Vec<i32> {
