@@ -1,1 +1,74 @@
-//! SIGKILL at every system call of a poll, enumerated by strace.
+//! SIGKILL at every system call of a poll, a deploy in both layouts, a rollback and a freeze: each call
+//! of each process of poller's, from its `fork` on, is met once.
+
+use crate::all;
+use crate::scenes::Scene;
+use crate::tally::{Group, Tally};
+use crate::tracer::{self, Blow, Calls, Point};
+
+/// How many points of a scene `make test` meets.
+const FEW: usize = 16;
+
+/// Each call of each process, counted in a run that nothing happens to.
+fn points(seen: &tracer::Seen) -> Vec<Point> {
+    let of = |process: usize| (1..=seen.processes[process].calls.len()).map(move |call| Point { process, call });
+    (0..seen.processes.len()).flat_map(of).collect()
+}
+
+fn at_each_call(scene: Scene) {
+    needs_root!();
+    let stage = scene.set();
+    let seen = tracer::count(&stage.world, scene.arguments(), Calls::All);
+    assert_eq!(seen.code, 0, "{}", seen.stderr);
+    stage.expect_end("nothing");
+    let points = points(&seen);
+    let stride = if all() { 1 } else { points.len().div_ceil(FEW) };
+    let mut tally = Tally::new(Group::Kills);
+    let mut met = 0;
+    for point in points.iter().step_by(stride) {
+        stage.reset();
+        let seen = tracer::strike(&stage.world, scene.arguments(), Calls::All, *point, Blow::Kill);
+        let what = seen.struck.unwrap_or_else(|| "nothing".into());
+        tally.case(&what);
+        met += usize::from(what != "nothing");
+        stage.expect_whole(&what);
+        stage.expect_recovery(&what);
+    }
+    let of: Vec<String> = seen.processes.iter().map(|p| format!("{} {}", p.role, p.calls.len())).collect();
+    tally.note(format!("{met} of {} calls: {}", points.len(), of.join(", ")));
+}
+
+#[test]
+fn of_a_poll_that_finds_nothing_new() {
+    at_each_call(Scene::Unchanged);
+}
+
+#[test]
+fn of_a_first_deploy() {
+    at_each_call(Scene::First);
+}
+
+#[test]
+fn of_a_deploy_into_releases() {
+    at_each_call(Scene::Releases);
+}
+
+#[test]
+fn of_a_deploy_in_place() {
+    at_each_call(Scene::InPlace);
+}
+
+#[test]
+fn of_a_rollback() {
+    at_each_call(Scene::Rollback);
+}
+
+#[test]
+fn of_a_freeze() {
+    at_each_call(Scene::Freeze);
+}
+
+#[test]
+fn of_an_unfreeze() {
+    at_each_call(Scene::Unfreeze);
+}
