@@ -15,6 +15,7 @@ use crate::journal;
 use crate::outcome::{Class, Failure, remedy};
 use crate::processes::messages::{Access, Fetch, Tip};
 use crate::remote::transport;
+use crate::report::terminal::tell;
 use crate::sys::libgit2;
 
 /// An open repository, and the quarantine that goes when it is dropped.
@@ -265,7 +266,7 @@ impl Quarantine {
 impl Drop for Quarantine {
     fn drop(&mut self) {
         if let Err(e) = fs::remove_dir_all(&self.0) {
-            eprintln!("poller: {} could not be removed: {e}", self.0.display());
+            tell(&format!("poller: {} could not be removed: {e}", self.0.display()));
         }
     }
 }
