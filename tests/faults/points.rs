@@ -4,16 +4,10 @@
 use crate::all;
 use crate::scenes::Scene;
 use crate::tally::{Group, Tally};
-use crate::tracer::{self, Blow, Calls, Point};
+use crate::tracer::{self, Blow, Calls};
 
 /// How many points of a scene `make test` meets.
-const FEW: usize = 16;
-
-/// Each call of each process, counted in a run that nothing happens to.
-fn points(seen: &tracer::Seen) -> Vec<Point> {
-    let of = |process: usize| (1..=seen.processes[process].calls.len()).map(move |call| Point { process, call });
-    (0..seen.processes.len()).flat_map(of).collect()
-}
+const FEW: usize = 10;
 
 fn at_each_call(scene: Scene) {
     needs_root!();
@@ -21,7 +15,7 @@ fn at_each_call(scene: Scene) {
     let seen = tracer::count(&stage.world, scene.arguments(), Calls::All);
     assert_eq!(seen.code, 0, "{}", seen.stderr);
     stage.expect_end("nothing");
-    let points = points(&seen);
+    let points = seen.points();
     let stride = if all() { 1 } else { points.len().div_ceil(FEW) };
     let mut tally = Tally::new(Group::Kills);
     let mut met = 0;

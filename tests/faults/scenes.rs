@@ -67,6 +67,9 @@ impl Scene {
         world.mount_tmpfs(&world.path("var"), "size=64m,mode=0755", None);
         world.mount_tmpfs(&world.path("target"), "size=64m,mode=0755", None);
         world.mount_tmpfs(&world.path("notes"), "size=1m", Some(&world.deployer));
+        let metrics = world.path("var/metrics");
+        fs::create_dir(&metrics).unwrap();
+        world.write_host_config(&format!("\n[metrics]\ntextfile = \"{}/poller.prom\"", metrics.display()));
         world.app("site").target(&format!("layout = \"{}\"", self.layout())).deploy("retries = 9").write();
         let mut trees = BTreeMap::new();
         let mut commit = |files: &[(&str, _)], message: &str| {
@@ -171,6 +174,23 @@ impl Stage {
     /// The end that the scene comes to, undisturbed or not.
     #[track_caller]
     pub fn expect_end(&self, what: &str) {
+        self.expect_done(what);
+        self.world.expect_no_leftovers("site");
+    }
+
+    /// A further entry, whose making takes away what a call that failed left in the repository.
+    #[track_caller]
+    pub fn expect_nothing_left_by_the_next_entry(&self, what: &str) {
+        let frozen = matches!(self.scene, Scene::Rollback | Scene::Freeze);
+        let next = if frozen { Scene::Unfreeze } else { Scene::Freeze };
+        self.world.poll(next.arguments()).expect(0);
+        self.expect_whole(what);
+        self.world.expect_no_leftovers("site");
+    }
+
+    /// The same, but for what may lie about until the next entry.
+    #[track_caller]
+    pub fn expect_done(&self, what: &str) {
         let world = &self.world;
         assert_eq!(self.live().as_deref(), Some(self.goal.as_str()), "{what}: what is live");
         assert!(self.is_done(), "{what}: the journal says\n{}", self.state());
@@ -193,7 +213,6 @@ impl Stage {
                 |(why, commit): &(String, String)| wanted.iter().any(|k| k.starts_with(why)) && *commit == self.goal;
             assert!(ran.iter().any(its), "{what}: its script did not run: {ran:?}");
         }
-        world.expect_no_leftovers("site");
         world.expect_no_processes();
         let tip = world.journal_tip("site");
         world.poll(&[]).expect(0).silent();

@@ -82,6 +82,14 @@ pub struct Seen {
     pub struck: Option<String>,
 }
 
+impl Seen {
+    /// Each call of each process that was counted.
+    pub fn points(&self) -> Vec<Point> {
+        let of = |process: usize| (1..=self.processes[process].calls.len()).map(move |call| Point { process, call });
+        (0..self.processes.len()).flat_map(of).collect()
+    }
+}
+
 struct Tracer {
     calls: Calls,
     aim: Option<(Point, Blow)>,
@@ -221,7 +229,7 @@ impl Tracer {
             return self.go_on(pid, None);
         }
         let is_look = self.processes[index].looks(pid, &registers);
-        if is_look || (self.calls == Calls::Changes && !changes(&registers)) {
+        if is_look || (self.calls == Calls::Changes && !changes(pid, &registers)) {
             return self.go_on(pid, None);
         }
         let process = &mut self.processes[index];
@@ -299,11 +307,14 @@ fn role(pid: Pid) -> (String, bool) {
 }
 
 /// Whether a call changes something on a disk, or says something: what a full or a broken disk can refuse.
-fn changes(call: &user_regs_struct) -> bool {
+fn changes(pid: Pid, call: &user_regs_struct) -> bool {
     let creates = |flags: u64| flags & libc::O_CREAT as u64 != 0;
+    // Pipes and sockets have no name that is a path.
+    let is_file = |fd: u64| fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|path| path.is_absolute());
     match call.orig_rax as i64 {
         libc::SYS_open => creates(call.rsi),
         libc::SYS_openat => creates(call.rdx),
+        libc::SYS_write | libc::SYS_writev => is_file(call.rdi),
         number => CHANGES.iter().any(|(_, change)| *change == number),
     }
 }
