@@ -42,7 +42,7 @@ fn at_each_change(scene: Scene) {
                 // It said that all is well, so it is.
                 unharmed += 1;
                 stage.expect_done(&said);
-                stage.expect_nothing_left_by_the_next_entry(&said);
+                stage.expect_nothing_left_by_the_next_deploy(&said);
             } else {
                 stage.expect_recovery(&said);
             }

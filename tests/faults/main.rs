@@ -9,7 +9,6 @@
 mod support;
 
 mod disk;
-mod kill;
 mod network;
 mod points;
 mod power;

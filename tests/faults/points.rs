@@ -1,6 +1,8 @@
 //! SIGKILL at every system call of a poll, a deploy in both layouts, a rollback and a freeze: each call
 //! of each process of poller's, from its `fork` on, is met once.
 
+use std::fs;
+
 use crate::all;
 use crate::scenes::Scene;
 use crate::tally::{Group, Tally};
@@ -65,4 +67,23 @@ fn of_a_freeze() {
 #[test]
 fn of_an_unfreeze() {
     at_each_call(Scene::Unfreeze);
+}
+
+#[test]
+fn what_a_kill_leaves_in_the_repository_stops_nobody() {
+    needs_root!();
+    let stage = Scene::Releases.set();
+    let world = &stage.world;
+    let bare = world.repositories().remove(0);
+    for name in
+        ["HEAD.lock", "config.lock", "packed-refs.lock", "refs/poller/site.lock", "objects/pack/pack_git2_x1y2z3"]
+    {
+        fs::create_dir_all(bare.join(name).parent().unwrap()).unwrap();
+        fs::write(bare.join(name), "").unwrap();
+        world.fetcher.own(&bare.join(name));
+    }
+    let half = world.target("site").join("releases/20200101T000000Z-0123456.partial");
+    fs::create_dir(&half).unwrap();
+    world.deployer.own(&half);
+    stage.expect_recovery("leftovers");
 }

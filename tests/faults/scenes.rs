@@ -178,17 +178,19 @@ impl Stage {
         self.world.expect_no_leftovers("site");
     }
 
-    /// A further entry, whose making takes away what a call that failed left in the repository.
+    /// A further deploy, which takes away what a call that failed left: a fetch clears up after fetches,
+    /// an entry after entries.
     #[track_caller]
-    pub fn expect_nothing_left_by_the_next_entry(&self, what: &str) {
-        let frozen = matches!(self.scene, Scene::Rollback | Scene::Freeze);
-        let next = if frozen { Scene::Unfreeze } else { Scene::Freeze };
-        self.world.poll(next.arguments()).expect(0);
+    pub fn expect_nothing_left_by_the_next_deploy(&self, what: &str) {
+        if matches!(self.scene, Scene::Rollback | Scene::Freeze) {
+            self.world.poll(Scene::Unfreeze.arguments()).expect(0);
+        }
+        self.world.poll(&["--force"]).expect(0);
         self.expect_whole(what);
         self.world.expect_no_leftovers("site");
     }
 
-    /// The same, but for what may lie about until the next entry.
+    /// The same, but for what may lie about until the next deploy.
     #[track_caller]
     pub fn expect_done(&self, what: &str) {
         let world = &self.world;
