@@ -3,10 +3,12 @@
 
 use std::fs;
 
+use nix::libc;
+
 use crate::all;
-use crate::scenes::Scene;
+use crate::scenes::{Scene, Stage};
 use crate::tally::{Group, Tally};
-use crate::tracer::{self, Blow, Calls};
+use crate::tracer::{self, Blow, Calls, Point, Seen};
 
 /// How many points of a scene `make test` meets.
 const FEW: usize = 10;
@@ -14,24 +16,65 @@ const FEW: usize = 10;
 fn at_each_call(scene: Scene) {
     needs_root!();
     let stage = scene.set();
-    let seen = tracer::count(&stage.world, scene.arguments(), Calls::All);
-    assert_eq!(seen.code, 0, "{}", seen.stderr);
-    stage.expect_end("nothing");
+    let seen = undisturbed(&stage);
     let points = seen.points();
     let stride = if all() { 1 } else { points.len().div_ceil(FEW) };
     let mut tally = Tally::new(Group::Kills);
+    let met = kill_at(&stage, points.iter().step_by(stride), &mut tally);
+    let of: Vec<String> = seen.processes.iter().map(|p| format!("{} {}", p.role, p.calls.len())).collect();
+    tally.note(format!("{met} of {} calls: {}", points.len(), of.join(", ")));
+}
+
+/// The calls that are made when nothing happens.
+fn undisturbed(stage: &Stage) -> Seen {
+    let seen = tracer::count(&stage.world, stage.scene.arguments(), Calls::All);
+    assert_eq!(seen.code, 0, "{}", seen.stderr);
+    stage.expect_end("nothing");
+    seen
+}
+
+/// Plays the scene once for each point; how many were met. Not each run makes the same number of calls.
+fn kill_at<'p>(stage: &Stage, points: impl Iterator<Item = &'p Point>, tally: &mut Tally) -> usize {
     let mut met = 0;
-    for point in points.iter().step_by(stride) {
+    for point in points {
         stage.reset();
-        let seen = tracer::strike(&stage.world, scene.arguments(), Calls::All, *point, Blow::Kill);
+        let seen = tracer::strike(&stage.world, stage.scene.arguments(), Calls::All, *point, Blow::Kill);
         let what = seen.struck.unwrap_or_else(|| "nothing".into());
         tally.case(&what);
         met += usize::from(what != "nothing");
         stage.expect_whole(&what);
         stage.expect_recovery(&what);
     }
-    let of: Vec<String> = seen.processes.iter().map(|p| format!("{} {}", p.role, p.calls.len())).collect();
-    tally.note(format!("{met} of {} calls: {}", points.len(), of.join(", ")));
+    met
+}
+
+/// The points of the last process of this role from its `call` on.
+fn from_call_on(seen: &Seen, role: &str, call: i64) -> Vec<Point> {
+    let process = seen.processes.iter().rposition(|p| p.role == role).expect("the process");
+    let calls = &seen.processes[process].calls;
+    let at = calls.iter().rposition(|number| *number as i64 == call).expect("the call");
+    (at + 1..=calls.len()).map(|call| Point { process, call }).collect()
+}
+
+/// The entry stands there, and nobody was told.
+#[test]
+fn from_the_update_of_the_ref_to_the_end_of_who_makes_it() {
+    needs_root!();
+    let mut tally = Tally::new(Group::Kills);
+    for scene in [Scene::Releases, Scene::InPlace, Scene::Rollback] {
+        let stage = scene.set();
+        let points = from_call_on(&undisturbed(&stage), "fetcher", libc::SYS_rename);
+        let met = kill_at(&stage, points.iter().take(25), &mut tally);
+        assert!(met > 3, "{met} points of {scene:?}");
+    }
+}
+
+#[test]
+fn between_making_the_state_folder_and_giving_it_away() {
+    needs_root!();
+    let stage = Scene::First.set();
+    let points = from_call_on(&undisturbed(&stage), "supervisor", libc::SYS_chown);
+    assert_eq!(kill_at(&stage, points.iter().take(1), &mut Tally::new(Group::Kills)), 1);
 }
 
 #[test]

@@ -185,7 +185,7 @@ impl Stage {
         if matches!(self.scene, Scene::Rollback | Scene::Freeze) {
             self.world.poll(Scene::Unfreeze.arguments()).expect(0);
         }
-        self.world.poll(&["--force"]).expect(0);
+        self.world.poll(&["--force", "site"]).expect(0);
         self.expect_whole(what);
         self.world.expect_no_leftovers("site");
     }
