@@ -164,6 +164,8 @@ impl Chaos {
     #[track_caller]
     fn calm(&mut self) {
         self.push(Script::Good);
+        // A rollback that was cut short is carried through first, frozen or not.
+        self.until_free(&[]);
         for app in APPS {
             self.until_free(&["unfreeze", app]);
         }
