@@ -7,7 +7,7 @@ use clap::CommandFactory;
 use cli::{Cli, Command};
 use outcome::{Class, Failure};
 use processes::Role;
-use report::terminal::{expect_json, print_failure, settled};
+use report::terminal::{expect_json, print, print_failure, settled, tell};
 use stages::decide::Force;
 
 mod cli;
@@ -38,7 +38,7 @@ fn run() -> ExitCode {
         return match processes::run(role, &parent) {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
-                eprintln!("poller: {}: {e:#}", role.word());
+                tell(&format!("poller: {}: {e:#}", role.word()));
                 ExitCode::from(Class::Bug.exit_code())
             }
         };
@@ -88,7 +88,9 @@ fn obey(cli: &Cli) -> u8 {
         Some(Command::Retry { app }) => commands::retry::run(common, app),
         Some(Command::Adopt { app, commit }) => commands::adopt::run(common, app, commit.as_deref()),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(*shell, &mut Cli::command(), "poller", &mut std::io::stdout());
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "poller", &mut text);
+            print(&String::from_utf8_lossy(&text));
             0
         }
     }

@@ -312,23 +312,31 @@ pub fn make_folders(paths: &Paths, fetch: Option<&Account>) -> Result<()> {
 
 fn make_folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt, chown};
-    if path.try_exists().with_context(|| path.display().to_string())? {
-        return Ok(());
+    if !path.try_exists().with_context(|| path.display().to_string())? {
+        if let Some(parent) = path.parent() {
+            // Not by the umask: with 002 poller would not trust its own folders.
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent);
+            made.with_context(|| parent.display().to_string())?;
+        }
+        match std::fs::DirBuilder::new().mode(mode).create(path) {
+            // Another run was faster.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made.with_context(|| path.display().to_string())?,
+        }
     }
-    if let Some(parent) = path.parent() {
-        // Not by the umask: with 002 poller would not trust its own folders.
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent);
-        made.with_context(|| parent.display().to_string())?;
-    }
-    match std::fs::DirBuilder::new().mode(mode).create(path) {
-        // Another run was faster.
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made.with_context(|| path.display().to_string())?,
-    }
-    if let Some(owner) = owner {
+    // Crash before: the next run finds it not given yet.
+    if let Some(owner) = owner
+        && is_still_to_be_given(path).with_context(|| path.display().to_string())?
+    {
         chown(path, Some(owner.uid), Some(owner.gid)).with_context(|| path.display().to_string())?;
     }
     Ok(())
+}
+
+/// Whether a folder that root made is nobody else's yet, and empty.
+fn is_still_to_be_given(path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::symlink_metadata(path)?.uid() == 0 && std::fs::read_dir(path)?.next().is_none())
 }
 
 /// Asks for the tips of all apps; `answer` hears of each as soon as it is known.

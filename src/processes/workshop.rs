@@ -14,9 +14,10 @@ use nix::unistd::pipe2;
 use super::Role;
 use super::helper::{Helper, Patience, Start};
 use super::messages::*;
+use super::supervisor;
 use crate::commit::Commit;
 use crate::config::App;
-use crate::journal::Entry;
+use crate::journal::{Entry, Journal};
 use crate::outcome::{Class, Failure};
 use crate::stages::tend::{Due, Tended};
 use crate::sys::account::Account;
@@ -195,6 +196,15 @@ impl<'r> Workshop<'r> {
 
     pub fn retire(&mut self, keep: usize, protect: Vec<String>, remove: Vec<String>) -> Result<StagerReply> {
         self.small(StagerRequest::Retire { keep, protect, remove })
+    }
+
+    /// What the journal says now, by a process of its own.
+    pub fn recorded(&self) -> Result<Journal> {
+        let request = ReaderRequest::Journals(vec![(self.app.name.as_str().to_owned(), self.repository.clone())]);
+        match supervisor::read(self.fetch_account, &request)? {
+            ReaderReply::Journals(mut journals) if journals.len() == 1 => Ok(journals.remove(0)?),
+            _ => anyhow::bail!("the reader answered another question"),
+        }
     }
 
     pub fn record(&mut self, entry: Entry) -> Result<Commit> {

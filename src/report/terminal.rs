@@ -32,6 +32,11 @@ pub fn print(text: &str) {
     }
 }
 
+/// A line on standard error. That nobody reads it any more is no reason to end, as `eprintln!` would.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Said once, at the begin: `--json` was given.
 pub fn expect_json() {
     JSON.store(true, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use super::live::Destination;
 use super::{Begun, Reached, Road, Setback, SetbackCause, now};
 use crate::config::OnFailure;
 use crate::event;
-use crate::journal::state::{Deployed, Kind, Published};
+use crate::journal::state::{Deployed, Kind, Published, State};
 use crate::outcome::{Class, Failure, Outcome};
 use crate::processes::messages::StagerReply;
 use crate::report::plural;
@@ -205,7 +205,22 @@ impl Road<'_> {
         let from = begun.before.deployed.as_ref().map(|d| &d.commit);
         let run = record::run(&begun.facts, from, Some(result), at, self.ms.clone());
         let text = self.output.text();
-        self.append(state, run, text)
+        self.append(state.clone(), run, text).or_else(|e| self.ensure_recorded(state, e))
+    }
+
+    /// An entry that was not acknowledged may stand there all the same: its writer was killed before it
+    /// could answer, or the disk refused the sync after the rename. Then it counts. To take back what it
+    /// tells of would leave a journal that is not true, and no later run would look at it again.
+    fn ensure_recorded(&mut self, state: State, why: anyhow::Error) -> Result<()> {
+        let Ok(journal) = self.shop.recorded() else { return Err(why) };
+        if journal.head == self.journal.head || journal.state != state {
+            return Err(why);
+        }
+        let warning = format!("the entry stands in the journal, though its writing ended with: {why:#}");
+        self.warn("record", &[warning]);
+        *self.state = Some(state);
+        self.journal = journal;
+        Ok(())
     }
 
     /// Removes old releases. That this fails is worth a line and no more.

@@ -16,6 +16,7 @@ use crate::journal::in_use::InUse;
 use crate::outcome::{Class, Failure, remedy};
 use crate::processes::messages::{Access, Fetch, Tip};
 use crate::remote::transport;
+use crate::report::terminal::tell;
 use crate::sys::cage::{Cage, Outside, Reading};
 use crate::sys::libgit2;
 use crate::sys::limits::Limits;
@@ -385,7 +386,7 @@ impl Quarantine {
 impl Drop for Quarantine {
     fn drop(&mut self) {
         if let Err(e) = fs::remove_dir_all(&self.0) {
-            eprintln!("poller: {} could not be removed: {e}", self.0.display());
+            tell(&format!("poller: {} could not be removed: {e}", self.0.display()));
         }
     }
 }

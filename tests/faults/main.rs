@@ -10,15 +10,16 @@ mod support;
 
 mod cage;
 mod disk;
-mod kill;
 mod network;
 mod points;
 mod power;
 mod random;
 mod repository;
+mod scenes;
 mod server;
 mod swap;
 mod tally;
+mod tracer;
 
 /// Whether every point is to be met, or a few of each kind.
 fn all() -> bool {

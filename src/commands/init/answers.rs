@@ -10,6 +10,7 @@ use crate::cli::Init;
 use crate::config::{AppName, Command, Follow, given};
 use crate::outcome::{Class, Failure};
 use crate::report::printable;
+use crate::report::terminal::tell;
 
 /// All that is asked of a new app.
 pub struct Answers {
@@ -114,7 +115,7 @@ impl Asker {
                 (Some(Ok(value)), _) => return Ok(value),
                 (Some(Err(why)), None) => return Err(mistyped("", &why).into()),
                 (None, None) => return Err(missing().into()),
-                (Some(Err(why)), Some(_)) => why.lines().for_each(|line| eprintln!("  {}", printable(line))),
+                (Some(Err(why)), Some(_)) => why.lines().for_each(|line| tell(&format!("  {}", printable(line)))),
                 (None, Some(_)) => {}
             }
         }

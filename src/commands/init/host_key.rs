@@ -15,6 +15,7 @@ use crate::processes::supervisor;
 use crate::remote::host_key_error::{HostKeyError, Shown};
 use crate::remote::known_hosts::{KnownHosts, file_name_of};
 use crate::report::printable;
+use crate::report::terminal::tell;
 use crate::sys::account::Account;
 use crate::sys::fresh::{self, Draft};
 use crate::sys::trusted_file::{self, Secrecy};
@@ -205,7 +206,7 @@ fn compare(shown: &Shown, accept: Option<&str>, asker: &Asker) -> Result<()> {
     }
     let unknown = format!("the host key of {host} port {port} is not known yet");
     if let Asker::Terminal = asker {
-        eprintln!("T{}:\n  {key_type} {fingerprint}\nFirst {COMPARE}.", &unknown[1..]);
+        tell(&format!("T{}:\n  {key_type} {fingerprint}\nFirst {COMPARE}.", &unknown[1..]));
     }
     match asker.line("If they are the same, type yes: ")?.as_deref() {
         Some("yes") => Ok(()),

@@ -30,7 +30,7 @@ use crate::config::{App, AppName, Config, Remote, given};
 use crate::outcome::{Class, Failure};
 use crate::processes::supervisor::{self, Preparation};
 use crate::report::printable;
-use crate::report::terminal::{Console, print, print_json};
+use crate::report::terminal::{Console, print, print_json, tell};
 use crate::sys::account::Account;
 use crate::sys::fresh::{self, Draft};
 use answers::{Asker, Flags, mistyped};
@@ -92,7 +92,7 @@ fn set_up(common: &Common, init: &Init, console: &Console) -> Result<()> {
     let told = Told::of(&parts, common.config.as_ref().map(|_| config.file.as_path()))?;
     if let (Asker::Terminal, Some(_)) = (&asker, &parts.text) {
         // The questions are over.
-        eprintln!();
+        tell("");
     }
     match common.json {
         true => print_json(&told.json()),

@@ -103,7 +103,7 @@ proptest! {
             let mut here: Vec<String> = path.split('/').map(str::to_owned).collect();
             here.pop();
             let leaves = matches!(walk(&tree, &mut here, target, &mut MAX_FOLLOWED.clone()), Walked::Outside);
-            prop_assert_eq!(links.escapes(path.as_bytes()).is_some(), leaves, "{} -> {}", path, target);
+            prop_assert_eq!(links.escapes(path.as_bytes(), &mut usize::MAX.clone()).is_some(), leaves, "{} -> {}", path, target);
         }
     }
 
@@ -115,7 +115,7 @@ proptest! {
         let root = root.canonicalize().unwrap();
         let links = links(&tree);
         let accepted: Vec<(String, String)> =
-            tree.into_iter().filter(|(path, _)| links.escapes(path.as_bytes()).is_none()).collect();
+            tree.into_iter().filter(|(path, _)| links.escapes(path.as_bytes(), &mut usize::MAX.clone()).is_none()).collect();
         make(&root, &accepted);
         for (path, _) in &accepted {
             if let Ok(reached) = root.join(path).canonicalize() {
