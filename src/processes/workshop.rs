@@ -215,7 +215,9 @@ impl<'r> Workshop<'r> {
     }
 
     fn small(&mut self, request: StagerRequest) -> Result<StagerReply> {
-        let patience = Patience { time: SMALL, stop: None, class: Class::Io };
+        // In place each changed file is renamed, and an old release is removed file by file.
+        let is_long = matches!(request, StagerRequest::Activate { .. } | StagerRequest::Retire { .. });
+        let patience = Patience { time: if is_long { STAGE } else { SMALL }, stop: None, class: Class::Io };
         let job = self.job(request);
         if self.stager.is_none() {
             self.start_stager()?;
