@@ -249,7 +249,9 @@ impl<'r> Workshop<'r> {
     }
 
     fn small(&mut self, request: StagerRequest) -> Result<StagerReply> {
-        self.ask_stager(request, SMALL)
+        // In place each changed file is renamed, and an old release is removed file by file.
+        let is_long = matches!(request, StagerRequest::Activate { .. } | StagerRequest::Retire { .. });
+        self.ask_stager(request, if is_long { STAGE } else { SMALL })
     }
 
     fn ask_stager(&mut self, request: StagerRequest, time: Duration) -> Result<StagerReply> {

@@ -114,7 +114,7 @@ fn a_million_files_and_many_submodules() {
         hostile.refused("1,000,001 entries", &entries, "more than 1000000 files and folders");
         hostile.published("100,000 files", &entries[..100_000]);
     }
-    let none: Vec<_> = names.iter().take(50_000).map(|name| (SUBMODULE, name.as_bytes(), text)).collect();
+    let none: Vec<_> = names.iter().take(20_000).map(|name| (SUBMODULE, name.as_bytes(), text)).collect();
     hostile.published(format!("{} submodules, warned of in a few words", none.len()), &none);
     let warned = hostile.world.events("deploy.warning");
     assert!(
