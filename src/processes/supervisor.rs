@@ -11,7 +11,8 @@ use nix::unistd::Uid;
 use super::Role;
 use super::helper::{Helper, Patience, Start};
 use super::messages::{
-    Access, Origin, Probe, ProbeApp, Probed, ProberRequest, Push, ReaderReply, ReaderRequest, Right, Secret, Signers,
+    Access, KeyFile, Origin, Probe, ProbeApp, Probed, ProberRequest, Push, ReaderReply, ReaderRequest, Right, Secret,
+    Signers,
 };
 use crate::config::{self, App, Config, Defaults, Paths, Reader};
 use crate::journal;
@@ -202,14 +203,25 @@ impl<'c> Preparation<'c> {
         Ok(Prepared { app, account, origin, repository, signers })
     }
 
-    /// The app's `allowed_signers`, without mistakes.
+    /// The app's `allowed_signers` and `pgp_keys`, without mistakes.
     pub fn signers(&mut self, app: &App) -> Result<Option<Signers>> {
-        let Some(file) = app.verify.allowed_signers.clone() else { return Ok(None) };
+        let config::Verify { allowed_signers, pgp_keys, .. } = &app.verify;
+        if allowed_signers.is_none() && pgp_keys.is_none() {
+            return Ok(None);
+        }
         let help = "list the keys of those who may sign there, as in ssh-keygen(1) under ALLOWED SIGNERS";
-        let text = self.file(&file, Secrecy::Public, help)?;
-        let signers = Signers { file, text };
+        let allowed_signers = self.key_file(allowed_signers.as_deref(), help)?;
+        let help = "export the keys of those who may sign there: gpg --export --armor NAME…";
+        let pgp_keys = self.key_file(pgp_keys.as_deref(), help)?;
+        let signers = Signers { allowed_signers, pgp_keys };
         signature::proofread(&signers)?;
         Ok(Some(signers))
+    }
+
+    fn key_file(&mut self, file: Option<&Path>, help: &str) -> Result<Option<KeyFile>> {
+        let Some(file) = file else { return Ok(None) };
+        let text = self.file(file, Secrecy::Public, help)?;
+        Ok(Some(KeyFile { file: file.to_owned(), text }))
     }
 
     /// Where an app's commits come from, and its key.
