@@ -29,6 +29,7 @@ mod mixed;
 mod network;
 mod notify;
 mod output;
+mod pgp;
 mod replay;
 mod retry;
 mod road;
