@@ -141,11 +141,12 @@ pub fn load_failure(error: config::LoadError) -> Failure {
     }
 }
 
-/// A file that is named and not there is a wrong configuration, not a broken disk.
+/// A file that is named and not there, or is no text, is a wrong configuration, not a broken disk.
 fn missing_is_config(error: anyhow::Error, help: &str) -> Failure {
-    let missing = is_of_kind(&error, std::io::ErrorKind::NotFound);
+    let wrong = [std::io::ErrorKind::NotFound, std::io::ErrorKind::InvalidData];
+    let wrong = wrong.into_iter().any(|kind| is_of_kind(&error, kind));
     let failure = Failure::of(error);
-    if missing && failure.class == Class::Io {
+    if wrong && failure.class == Class::Io {
         return Failure { class: Class::Config, ..failure }.help(help);
     }
     failure

@@ -161,7 +161,7 @@ const CASES: [(&str, Make, Verdict); 23] = [
     ("expiring", expiring, Refused("carries a signature that has expired at 2020-01-03T00:00:00Z")),
     ("as a text", |w, g| with_conf(w, g, "textmode"), Passes),
     ("SHA-1", |w, g| with_conf(w, g, "digest-algo SHA1"), RefusedHereOnly("is signed with SHA1")),
-    ("critical notation", |w, g| with_conf(w, g, "sig-notation !n@example.org=v"), RefusedHereOnly("a critical part")),
+    ("critical notation", |w, g| with_conf(w, g, "sig-notation !n@example.org=v"), Refused("a critical part")),
     ("another commit's", copied, Refused("does not fit its signature")),
     (
         "tampered",
@@ -331,8 +331,11 @@ fn a_signed_tag_vouches_for_its_commit_with_openpgp_too() {
     git_with_input(&world.repo.bare, &["update-ref", "refs/tags/v9", &object], b"");
     world.poll(&[]).expect(77).says("the tag refs/tags/v9 holds a tag that was made as `experiment`");
 
-    // Its signature, put under another text.
-    let raw = git_with_input(&world.repo.work, &["cat-file", "tag", "v1"], b"").replace("tag v1\n", "tag v10\n");
+    // The signature of the first, put under another text.
+    let newest = world.repo.head();
+    let raw = git_with_input(&world.repo.work, &["cat-file", "tag", "v1"], b"")
+        .replace("tag v1\n", "tag v10\n")
+        .replace(&one, &newest);
     let forged = git_with_input(&world.repo.work, &["hash-object", "-t", "tag", "-w", "--stdin"], raw.as_bytes());
     git_with_input(&world.repo.work, &["push", "-q", "origin", &format!("{}:refs/tags/v10", forged.trim())], b"");
     world.poll(&[]).expect(77).says("the tag refs/tags/v10 does not fit its signature");
@@ -364,7 +367,7 @@ fn nothing_is_staged_of_what_is_refused_and_an_old_signed_commit_does_not_come_b
     world.poll(&[]).expect(77).says("history was rewritten");
     world.expect_live("site", &tip);
     let event = world.events("verify.signed").pop().unwrap();
-    assert_eq!((&event["principals"], &event["commit"]), (&mail("alice").into(), &old.as_str().into()), "{event}");
+    assert_eq!((&event["principals"], &event["commit"]), (&mail("alice").into(), &tip.as_str().into()), "{event}");
 }
 
 #[test]
@@ -436,7 +439,7 @@ fn a_file_of_keys_that_cannot_be_relied_on_stops_the_app_before_any_network() {
         (good.clone().into_bytes(), 0o646, 77, "0646"),
         (Vec::new(), 0o644, 78, "holds no public key"),
         (binary, 0o644, 78, "gpg --export --armor"),
-        (good.replace("-----END PGP", "").into_bytes(), 0o644, 78, "pgp_keys:1: the block that begins here has no end"),
+        (good.split("-----END").next().unwrap().into(), 0o644, 78, "pgp_keys:1: the block that begins here has no end"),
         (damaged.into_bytes(), 0o644, 78, "pgp_keys:1: the block that begins here"),
         (format!("{good}{secret}").into_bytes(), 0o600, 78, "HOLDS A SECRET KEY"),
     ] {
