@@ -30,6 +30,9 @@ use crate::processes::messages::{SignedObject, Signer, Signers};
 /// What git says a signature is for. Signatures of files and of other things do not count.
 const NAMESPACE: &str = "git";
 
+/// Of a name in an OpenPGP key, this much is shown.
+const LONGEST_NAME: usize = 200;
+
 /// Who signed the fetched commit, or the tag that led to it.
 ///
 /// A tag that is not well signed does no harm to a commit that is: the server could have shown the commit
@@ -132,7 +135,9 @@ fn check(signed: &Signed, trusted: &Trusted, now: i64) -> Result<Found, Refusal>
 fn check_pgp(signed: &Signed, keys: &PgpKeys, now: i64) -> Result<Found, Refusal> {
     let document = Document::read(&signed.armour).map_err(Refusal::Pgp)?;
     let found = document.check(&signed.payload, keys, now).map_err(Refusal::Pgp)?;
-    Ok(Found { principals: found.name, fingerprint: found.fingerprint, subkey: found.subkey })
+    // The file is trusted; its owner does not read every name in it.
+    let principals = object::text(found.name.as_bytes()).chars().take(LONGEST_NAME).collect();
+    Ok(Found { principals, fingerprint: found.fingerprint, subkey: found.subkey })
 }
 
 fn check_ssh(signed: &Signed, allowed: &AllowedSigners) -> Result<Found, Refusal> {

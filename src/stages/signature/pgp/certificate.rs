@@ -77,17 +77,18 @@ impl Certificate {
         if has(&subkey.signatures, SignatureType::SubkeyRevocation) {
             return Err(Unfit::Revoked(Which::Subkey));
         }
-        let bindings = || subkey.signatures.iter().filter(|s| s.typ() == Some(SignatureType::SubkeyBinding));
-        let holds = |s: &&Signature| counts(s, at) && s.verify_subkey_binding(&self.primary, &subkey.what).is_ok();
-        let Some(binding) = newest(bindings().filter(holds)) else {
-            return Err(if bindings().any(is_weak) { Unfit::WeakBinding } else { Unfit::NotBound });
-        };
+        let bindings = subkey.signatures.iter().filter(|s| s.typ() == Some(SignatureType::SubkeyBinding));
+        let genuine = |s: &Signature| s.verify_subkey_binding(&self.primary, &subkey.what).is_ok();
+        let binding = newest(self.own(bindings, at, genuine)).ok_or(Unfit::NotBound)?;
+        is_understood(binding, Unfit::WeakBinding, Unfit::NotBound)?;
         is_valid(Which::Subkey, &subkey.what, binding, at)?;
         if !binding.key_flags().sign() {
             return Err(Unfit::NotForSigning(Which::Subkey));
         }
-        let answers =
-            |s: &Signature| counts(s, at) && s.verify_primary_key_binding(&subkey.what, &self.primary).is_ok();
+        let answers = |s: &Signature| {
+            let understood = !is_weak(s) && !asks_too_much(s) && lasts(s, at);
+            understood && s.verify_primary_key_binding(&subkey.what, &self.primary).is_ok()
+        };
         match embedded(binding).any(answers) {
             true => Ok(()),
             false if embedded(binding).any(is_weak) => Err(Unfit::WeakBinding),
@@ -98,27 +99,35 @@ impl Certificate {
     /// The owner's newest signature on the key or on one of its names: what it is for, and until when.
     fn own_word(&self, at: u32) -> Result<&Signature, Unfit> {
         let on_key = self.direct.iter().filter(|s| s.typ() == Some(SignatureType::Key));
-        let on_key = on_key.filter(|s| counts(s, at) && s.verify_key(&self.primary).is_ok());
+        let on_key = self.own(on_key, at, |s| s.verify_key(&self.primary).is_ok());
         let on_names = self.users.iter().filter_map(|user| self.own_word_on(user, at));
         let all: Vec<&Signature> = on_key.chain(on_names).collect();
         // There are signatures on keys for other ends, which do not speak of what the key is for.
         let speaks = all.iter().copied().filter(|s| says(s, |data| matches!(data, SubpacketData::KeyFlags(_))));
-        if let Some(word) = newest(speaks).or_else(|| newest(all.iter().copied())) {
-            return Ok(word);
-        }
-        let mut claimed = self.direct.iter().chain(self.users.iter().flat_map(|user| &user.signatures));
-        let weak = claimed.any(|s| is_weak(s) && is_issued_by(s, &self.primary));
-        Err(if weak { Unfit::WeakSelfSignature } else { Unfit::NoSelfSignature })
+        let word = newest(speaks).or_else(|| newest(all.iter().copied())).ok_or(Unfit::NoSelfSignature)?;
+        is_understood(word, Unfit::WeakSelfSignature, Unfit::NoSelfSignature).map(|()| word)
     }
 
     /// None: the name is not the owner's, or was taken back.
     fn own_word_on<'a>(&'a self, user: &'a Signed<UserId>, at: u32) -> Option<&'a Signature> {
-        let own = || user.signatures.iter().filter(|s| is_issued_by(s, &self.primary));
-        let certifies = |s: &&Signature| s.is_certification() && s.typ() != Some(SignatureType::CertRevocation);
-        let verifies = |s: &&Signature| s.verify_certification(&self.primary, Tag::UserId, &user.what).is_ok();
-        let word = newest(own().filter(certifies).filter(|s| counts(s, at)).filter(verifies))?;
-        let mut taken_back = own().filter(|s| s.typ() == Some(SignatureType::CertRevocation));
+        let revokes = |s: &&Signature| s.typ() == Some(SignatureType::CertRevocation);
+        let given = user.signatures.iter().filter(|s| s.is_certification() && !revokes(s));
+        let genuine = |s: &Signature| s.verify_certification(&self.primary, Tag::UserId, &user.what).is_ok();
+        let word = newest(self.own(given, at, genuine))?;
+        let mut taken_back = user.signatures.iter().filter(revokes).filter(|s| is_issued_by(s, &self.primary));
         taken_back.all(|s| s.created() < word.created()).then_some(word)
+    }
+
+    /// The owner's signatures among these, as long as they last. Those with a weak hash and those that ask for more
+    /// than is understood are not verified, and not passed over either, in favour of older ones that may allow more.
+    fn own<'a>(
+        &'a self,
+        among: impl Iterator<Item = &'a Signature>,
+        at: u32,
+        genuine: impl Fn(&Signature) -> bool,
+    ) -> impl Iterator<Item = &'a Signature> {
+        let lasting = among.filter(move |s| is_issued_by(s, &self.primary) && lasts(s, at));
+        lasting.filter(move |s| is_weak(s) || asks_too_much(s) || genuine(s))
     }
 
     /// The owner's name: the one marked as the first, or else the first. Not yet fit for a terminal.
@@ -154,18 +163,26 @@ fn says(signature: &Signature, is_it: impl Fn(&SubpacketData) -> bool) -> bool {
     signature.config().is_some_and(|config| config.hashed_subpackets().any(|subpacket| is_it(&subpacket.data)))
 }
 
-/// By its own word: whether it is true is for the mathematics.
+/// By its own word, or if it has none: whether it is true is for the mathematics.
 fn is_issued_by(signature: &Signature, key: &PublicKey) -> bool {
     let (fingerprints, ids) = (signature.issuer_fingerprint(), signature.issuer_key_id());
-    fingerprints.iter().any(|&f| *f == key.fingerprint()) || ids.iter().any(|&id| *id == key.legacy_key_id())
+    fingerprints.is_empty() && ids.is_empty()
+        || fingerprints.iter().any(|&f| *f == key.fingerprint())
+        || ids.iter().any(|&id| *id == key.legacy_key_id())
 }
 
-/// Whether what a signature on a key says is listened to, if it is genuine.
-fn counts(signature: &Signature, at: u32) -> bool {
-    let Some(created) = signature.created() else { return false };
-    !is_weak(signature)
-        && !asks_too_much(signature)
-        && end(created, signature.signature_expiration_time()).is_none_or(|end| i64::from(at) < end)
+/// Whether it says when it was made, and has not expired itself.
+fn lasts(signature: &Signature, at: u32) -> bool {
+    let ends = |created| end(created, signature.signature_expiration_time()).is_some_and(|end| end <= i64::from(at));
+    signature.created().is_some_and(|created| !ends(created))
+}
+
+fn is_understood(signature: &Signature, weak: Unfit, other: Unfit) -> Result<(), Unfit> {
+    match signature {
+        s if is_weak(s) => Err(weak),
+        s if asks_too_much(s) => Err(other),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a part of it is marked as indispensable that is not understood here.

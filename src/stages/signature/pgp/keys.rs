@@ -155,17 +155,15 @@ impl Reader {
     }
 
     fn signature(&mut self, packet: &Packet<'_>) -> Result<(), Refused> {
-        if matches!(self.place, Place::Unread) {
+        let signature = packet.signature().filter(|signature| signature.config().is_some());
+        let revokes = signature.as_ref().is_some_and(|s| s.typ() == Some(SignatureType::KeyRevocation));
+        if matches!(self.place, Place::Unread) && !revokes {
             return Ok(());
         }
-        let signature = packet.signature().filter(|signature| signature.config().is_some());
         let signature = signature
             .ok_or(Refused::Why("a signature in the block that begins here cannot be read, and might revoke a key"))?;
-        let place = match signature.typ() {
-            // Wherever it stands.
-            Some(SignatureType::KeyRevocation) => &Place::Key,
-            _ => &self.place,
-        };
+        // Wherever it stands.
+        let place = if revokes { &Place::Key } else { &self.place };
         let certificate = self.certificates.last_mut().ok_or(OUT_OF_PLACE)?;
         let signatures: &mut Vec<Signature> = match *place {
             Place::Nowhere | Place::Unread => return Err(OUT_OF_PLACE),
