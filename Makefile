@@ -23,7 +23,7 @@ FUZZ_VERSION    = 0.13.2
 CYCLONEDX_VERSION = 0.5.9
 
 DEMO_PACKAGES = git openssh-client openssh-server bsdutils
-TEST_PACKAGES = $(DEMO_PACKAGES) cron e2fsprogs faketime logrotate mandoc procps prometheus psmisc shellcheck strace sudo systemd \
+TEST_PACKAGES = $(DEMO_PACKAGES) cron e2fsprogs faketime gnupg logrotate mandoc procps prometheus psmisc shellcheck strace sudo systemd \
     util-linux xfsprogs
 FAULT_PACKAGES = $(TEST_PACKAGES) iproute2 nftables
 

@@ -132,6 +132,6 @@ pub struct HealthTable {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct VerifyTable {
     pub allowed_signers: Option<FilePath>,
-    pub pgp_keys: Option<Spanned<FilePath>>,
+    pub pgp_keys: Option<FilePath>,
     pub allow_rewind: bool,
 }

@@ -211,8 +211,10 @@ pub struct Health {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verify {
-    /// Whose signatures count; none: no signature is asked for.
+    /// Whose SSH signatures count. Neither this nor `pgp_keys`: no signature is asked for.
     pub allowed_signers: Option<PathBuf>,
+    /// Whose OpenPGP signatures count.
+    pub pgp_keys: Option<PathBuf>,
     pub allow_rewind: bool,
 }
 

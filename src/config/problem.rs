@@ -27,11 +27,6 @@ impl Fault {
         self.help.push(printable(line.as_ref()));
         self
     }
-
-    /// A key that the contract has and this version does not act on: obeying it half would be worse than refusing.
-    pub fn unsupported(what: &str) -> Fault {
-        Fault::new(format!("{what} is not supported by this version")).help("remove it")
-    }
 }
 
 impl fmt::Display for Fault {

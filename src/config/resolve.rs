@@ -109,7 +109,7 @@ pub fn app(document: &Document<'_>, name: AppName, host_name: &str) -> Result<(A
         target,
         deploy: resolve_deploy(written.deploy),
         health: written.health.map(|health| resolve_health(document, health)).transpose()?,
-        verify: resolve_verify(document, written.verify)?,
+        verify: resolve_verify(document, written.verify),
     };
     Ok((app, directory))
 }
@@ -313,11 +313,8 @@ fn resolve_health(document: &Document<'_>, table: Spanned<HealthTable>) -> Resul
     })
 }
 
-fn resolve_verify(document: &Document<'_>, table: VerifyTable) -> Result<Verify, Problem> {
-    // Ignoring it would deploy unsigned commits to someone who asked for signed ones.
-    if let Some(path) = table.pgp_keys {
-        return Err(document.at(&path, Fault::unsupported("`pgp_keys` in `[verify]`")));
-    }
+fn resolve_verify(document: &Document<'_>, table: VerifyTable) -> Verify {
     let allowed_signers = table.allowed_signers.map(|path| document.absolute(&path));
-    Ok(Verify { allowed_signers, allow_rewind: table.allow_rewind })
+    let pgp_keys = table.pgp_keys.map(|path| document.absolute(&path));
+    Verify { allowed_signers, pgp_keys, allow_rewind: table.allow_rewind }
 }

@@ -197,9 +197,16 @@ pub enum Rewind {
     Refused,
 }
 
-/// `allowed_signers`, which only the supervisor may read.
+/// Whose signatures count. At least one of the two is there; a signature of either kind will do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Signers {
+    pub allowed_signers: Option<KeyFile>,
+    pub pgp_keys: Option<KeyFile>,
+}
+
+/// A file that only the supervisor may read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyFile {
     pub file: PathBuf,
     pub text: String,
 }
@@ -262,10 +269,13 @@ pub struct Verified {
 /// Whose signature let a commit pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signer {
-    /// As in the line of the file.
+    /// As in the line of the file, or the name in the OpenPGP key.
     pub principals: String,
-    /// `SHA256:…`
+    /// `SHA256:…`, or that of the OpenPGP key, in hexadecimal.
     pub fingerprint: String,
+    /// The subkey that made the signature, if it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subkey: Option<String>,
     pub signed: SignedObject,
 }
 
@@ -283,7 +293,12 @@ impl fmt::Display for Signer {
             SignedObject::Commit => "signed",
             SignedObject::Tag => "tag signed",
         };
-        write!(f, "{what} by {}, {}", crate::report::printable(&self.principals), self.fingerprint)
+        let who = match self.principals.as_str() {
+            "" => "a key without a name".to_owned(),
+            principals => crate::report::printable(principals),
+        };
+        write!(f, "{what} by {who}, {}", self.fingerprint)?;
+        self.subkey.iter().try_for_each(|subkey| write!(f, ", subkey {subkey}"))
     }
 }
 

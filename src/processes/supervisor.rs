@@ -11,7 +11,8 @@ use nix::unistd::Uid;
 use super::Role;
 use super::helper::{Helper, Patience, Start};
 use super::messages::{
-    Access, Origin, Probe, ProbeApp, Probed, ProberRequest, Push, ReaderReply, ReaderRequest, Right, Secret, Signers,
+    Access, KeyFile, Origin, Probe, ProbeApp, Probed, ProberRequest, Push, ReaderReply, ReaderRequest, Right, Secret,
+    Signers,
 };
 use crate::config::{self, App, Config, Defaults, Paths, Reader};
 use crate::journal;
@@ -140,11 +141,12 @@ pub fn load_failure(error: config::LoadError) -> Failure {
     }
 }
 
-/// A file that is named and not there is a wrong configuration, not a broken disk.
+/// A file that is named and not there, or is no text, is a wrong configuration, not a broken disk.
 fn missing_is_config(error: anyhow::Error, help: &str) -> Failure {
-    let missing = is_of_kind(&error, std::io::ErrorKind::NotFound);
+    let wrong = [std::io::ErrorKind::NotFound, std::io::ErrorKind::InvalidData];
+    let wrong = wrong.into_iter().any(|kind| is_of_kind(&error, kind));
     let failure = Failure::of(error);
-    if missing && failure.class == Class::Io {
+    if wrong && failure.class == Class::Io {
         return Failure { class: Class::Config, ..failure }.help(help);
     }
     failure
@@ -202,14 +204,25 @@ impl<'c> Preparation<'c> {
         Ok(Prepared { app, account, origin, repository, signers })
     }
 
-    /// The app's `allowed_signers`, without mistakes.
+    /// The app's `allowed_signers` and `pgp_keys`, without mistakes.
     pub fn signers(&mut self, app: &App) -> Result<Option<Signers>> {
-        let Some(file) = app.verify.allowed_signers.clone() else { return Ok(None) };
+        let config::Verify { allowed_signers, pgp_keys, .. } = &app.verify;
+        if allowed_signers.is_none() && pgp_keys.is_none() {
+            return Ok(None);
+        }
         let help = "list the keys of those who may sign there, as in ssh-keygen(1) under ALLOWED SIGNERS";
-        let text = self.file(&file, Secrecy::Public, help)?;
-        let signers = Signers { file, text };
+        let allowed_signers = self.key_file(allowed_signers.as_deref(), help)?;
+        let help = "export the keys of those who may sign there: gpg --export --armor NAME…";
+        let pgp_keys = self.key_file(pgp_keys.as_deref(), help)?;
+        let signers = Signers { allowed_signers, pgp_keys };
         signature::proofread(&signers)?;
         Ok(Some(signers))
+    }
+
+    fn key_file(&mut self, file: Option<&Path>, help: &str) -> Result<Option<KeyFile>> {
+        let Some(file) = file else { return Ok(None) };
+        let text = self.file(file, Secrecy::Public, help)?;
+        Ok(Some(KeyFile { file: file.to_owned(), text }))
     }
 
     /// Where an app's commits come from, and its key.

@@ -1,5 +1,7 @@
 //! From the tip to a release on the disk: decide, fetch, verify, stage, begin. Nothing live changes here.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 
 use super::{Begun, Decided, Fetched, Judged, Plan, Road, Staged, Verified, now};
@@ -8,7 +10,7 @@ use crate::config::{App, Layout};
 use crate::event;
 use crate::journal::state::{Ending, Kind, Place, Refused, Run, Seen, Skipped, State};
 use crate::outcome::{Class, Failure, Outcome};
-use crate::processes::messages::{Rewind, Signers, StagerReply, StreamTree, Tip, Verify};
+use crate::processes::messages::{KeyFile, Rewind, Signers, StagerReply, StreamTree, Tip, Verify};
 use crate::report::plural;
 use crate::stages::decide::{Decision, Force, Skip, decide};
 use crate::stages::record::{self, Facts};
@@ -21,14 +23,11 @@ pub fn verify_request(app: &App, signers: Option<&Signers>, state: &State, force
     // Only a dry run asks about a rollback; back is where that goes.
     let back = state.unfinished_rollback();
     let free = forced || back.is_some() || app.verify.allow_rewind;
-    let signers = match (&app.verify.allowed_signers, &back) {
-        (None, _) => None,
-        // Going back is to what was deployed before, and was signed then if that was asked for.
-        (_, Some(_)) => None,
+    let signers = match &back {
         // A file that was not read is one that lets nobody sign.
-        (Some(file), None) => {
-            Some(signers.cloned().unwrap_or_else(|| Signers { file: file.clone(), text: String::new() }))
-        }
+        None => signers.cloned().or_else(|| unread(app)),
+        // Going back is to what was deployed before, and was signed then if that was asked for.
+        Some(_) => None,
     };
     Verify {
         app: app.name.as_str().to_owned(),
@@ -40,6 +39,13 @@ pub fn verify_request(app: &App, signers: Option<&Signers>, state: &State, force
         paths: if unfiltered { Vec::new() } else { app.source.paths.clone() },
         summary,
     }
+}
+
+fn unread(app: &App) -> Option<Signers> {
+    let empty = |file: &PathBuf| KeyFile { file: file.clone(), text: String::new() };
+    let (allowed_signers, pgp_keys) = (app.verify.allowed_signers.as_ref(), app.verify.pgp_keys.as_ref());
+    let signers = Signers { allowed_signers: allowed_signers.map(empty), pgp_keys: pgp_keys.map(empty) };
+    (allowed_signers.is_some() || pgp_keys.is_some()).then_some(signers)
 }
 
 /// In place nothing is linked: what is not tracked stays where it is.
@@ -153,7 +159,7 @@ impl Road<'_> {
             }
         };
         if let Some(signer) = &findings.signer {
-            event!(INFO, "verify.signed", app = self.name(), stage = "verify", commit = commit.as_str(), principals = signer.principals.as_str(), fingerprint = signer.fingerprint.as_str(); "{signer}");
+            event!(INFO, "verify.signed", app = self.name(), stage = "verify", commit = commit.as_str(), principals = signer.principals.as_str(), fingerprint = signer.fingerprint.as_str(), subkey = signer.subkey.as_deref(); "{signer}");
         }
         self.warn("verify", &findings.warnings);
         if findings.of_no_interest {

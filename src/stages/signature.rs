@@ -1,14 +1,16 @@
 //! Signature: who signed what is to be published. Runs in the fetcher, before anything else is asked of a commit.
 //!
-//! As git does with `gpg.format=ssh`: the commit is signed by a key of `allowed_signers`, or the annotated tag
-//! that names it is, since a tag's signature covers the commit's id. The raw bytes of the object are taken apart
-//! here (`object.rs`), the file is read as ssh-keygen(1) has it (`allowed_signers.rs`), and each way to fall short
-//! has its sentence (`refusal.rs`). Nothing is started for it, and no key but the file's is ever trusted.
+//! As git does: the commit is signed by a key that counts, or the annotated tag that names it is, since a tag's
+//! signature covers the commit's id. The raw bytes of the object are taken apart here (`object.rs`). A signature of
+//! SSH is held against `allowed_signers`, read as ssh-keygen(1) has it (`allowed_signers.rs`), one of OpenPGP against
+//! `pgp_keys` (`pgp.rs`); where both are set, either will do. Each way to fall short has its sentence (`refusal.rs`,
+//! `pgp/refusal.rs`). Nothing is started for it, and no key but the files' is ever trusted.
 //!
-//! Not supported: OpenPGP and X.509 signatures, certificates, and RSA keys (their crate is left out of this build).
+//! Not supported: X.509 signatures; SSH certificates, and RSA keys of SSH (russh is built without them).
 
 pub mod allowed_signers;
 pub mod object;
+mod pgp;
 mod refusal;
 
 use anyhow::{Context, Result};
@@ -17,7 +19,9 @@ use russh::keys::ssh_key::SshSig;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 use self::allowed_signers::AllowedSigners;
-use self::object::Signed;
+use self::object::{Kind, Signed};
+use self::pgp::document::Document;
+use self::pgp::keys::PgpKeys;
 use self::refusal::Refusal;
 use super::fetch::Fetched;
 use crate::outcome::Failure;
@@ -25,6 +29,9 @@ use crate::processes::messages::{SignedObject, Signer, Signers};
 
 /// What git says a signature is for. Signatures of files and of other things do not count.
 const NAMESPACE: &str = "git";
+
+/// Of a name in an OpenPGP key, this much is shown.
+const LONGEST_NAME: usize = 200;
 
 /// Who signed the fetched commit, or the tag that led to it.
 ///
@@ -34,16 +41,17 @@ const NAMESPACE: &str = "git";
 /// # Errors
 /// `Refused`, with what was missing and what to do about it.
 pub fn judge(repo: &Repository, fetched: &Fetched, signers: &Signers) -> Result<Signer> {
-    let allowed = AllowedSigners::parse(&signers.file, &signers.text)?;
+    let trusted = Trusted::parse(signers)?;
+    let now = jiff::Timestamp::now().as_second();
     let of_tag = match tag(repo, fetched)? {
         None => None,
-        Some((subject, signed)) => match signed.and_then(|signed| check(&signed, &allowed)) {
+        Some((subject, signed)) => match signed.and_then(|signed| check(&signed, &trusted, now)) {
             Ok(found) => return Ok(found.by(SignedObject::Tag)),
             Err(refusal) => Some((subject, refusal)),
         },
     };
     let raw = read(repo, fetched.commit.oid()?, ObjectType::Commit)?;
-    let refusal = match object::commit(&raw).and_then(|signed| check(&signed, &allowed)) {
+    let refusal = match object::commit(&raw).and_then(|signed| check(&signed, &trusted, now)) {
         Ok(found) => return Ok(found.by(SignedObject::Commit)),
         Err(refusal) => refusal,
     };
@@ -52,7 +60,26 @@ pub fn judge(repo: &Repository, fetched: &Fetched, signers: &Signers) -> Result<
         Some((subject, of_tag)) if of_tag != Refusal::Unsigned => (subject, of_tag),
         _ => (format!("the commit {}", fetched.commit.short()), refusal),
     };
-    Err(refusal.failure(&subject, &signers.file).into())
+    Err(refusal.failure(&subject, signers).into())
+}
+
+/// The files, read. One that is not set lets no signature of its kind pass.
+struct Trusted {
+    allowed_signers: Option<AllowedSigners>,
+    pgp_keys: Option<PgpKeys>,
+}
+
+impl Trusted {
+    fn parse(signers: &Signers) -> Result<Trusted, Failure> {
+        let Signers { allowed_signers, pgp_keys } = signers;
+        Ok(Trusted {
+            allowed_signers: allowed_signers
+                .as_ref()
+                .map(|it| AllowedSigners::parse(&it.file, &it.text))
+                .transpose()?,
+            pgp_keys: pgp_keys.as_ref().map(|it| PgpKeys::parse(&it.file, &it.text)).transpose()?,
+        })
+    }
 }
 
 /// The annotated tag that the ref holds, if it holds one: what to call it, and its parts.
@@ -85,16 +112,35 @@ fn read(repo: &Repository, id: Oid, kind: ObjectType) -> Result<Vec<u8>> {
 struct Found {
     principals: String,
     fingerprint: String,
+    subkey: Option<String>,
 }
 
 impl Found {
     fn by(self, signed: SignedObject) -> Signer {
-        Signer { principals: self.principals, fingerprint: self.fingerprint, signed }
+        let Found { principals, fingerprint, subkey } = self;
+        Signer { principals, fingerprint, subkey, signed }
     }
 }
 
 /// Holds a signature against what it covers and against who may sign.
-fn check(signed: &Signed, allowed: &AllowedSigners) -> Result<Found, Refusal> {
+fn check(signed: &Signed, trusted: &Trusted, now: i64) -> Result<Found, Refusal> {
+    match object::kind(&signed.armour) {
+        Kind::Pgp => check_pgp(signed, trusted.pgp_keys.as_ref().ok_or(Refusal::NoPgp)?, now),
+        Kind::Ssh => check_ssh(signed, trusted.allowed_signers.as_ref().ok_or(Refusal::NoSsh)?),
+        Kind::X509 => Err(Refusal::X509),
+        Kind::Unknown => Err(Refusal::Unreadable),
+    }
+}
+
+fn check_pgp(signed: &Signed, keys: &PgpKeys, now: i64) -> Result<Found, Refusal> {
+    let document = Document::read(&signed.armour).map_err(Refusal::Pgp)?;
+    let found = document.check(&signed.payload, keys, now).map_err(Refusal::Pgp)?;
+    // The file is trusted; its owner does not read every name in it.
+    let principals = object::text(found.name.as_bytes()).chars().take(LONGEST_NAME).collect();
+    Ok(Found { principals, fingerprint: found.fingerprint, subkey: found.subkey })
+}
+
+fn check_ssh(signed: &Signed, allowed: &AllowedSigners) -> Result<Found, Refusal> {
     let signature = object::dearmour(&signed.armour)?;
     let namespace = signature.namespace();
     if namespace != NAMESPACE {
@@ -109,7 +155,7 @@ fn check(signed: &Signed, allowed: &AllowedSigners) -> Result<Found, Refusal> {
     verify(&key, &signed.payload, &signature)?;
     let time = signed.time.ok_or(Refusal::NoTime)?;
     match allowed.find(key.key_data(), NAMESPACE, time) {
-        Ok(principals) => Ok(Found { principals: principals.to_owned(), fingerprint }),
+        Ok(principals) => Ok(Found { principals: principals.to_owned(), fingerprint, subkey: None }),
         Err(why) => {
             let line = PublicKey::from(key.key_data().clone()).to_openssh().unwrap_or_default();
             Err(Refusal::NotAllowed { fingerprint, line, why })
@@ -125,9 +171,9 @@ fn verify(key: &PublicKey, payload: &[u8], signature: &SshSig) -> Result<(), Ref
     key.verify(NAMESPACE, payload, signature).map_err(|_| Refusal::Mismatch)
 }
 
-/// Reads the file for its mistakes only, so that they are told before any server is asked.
+/// Reads the files for their mistakes only, so that they are told before any server is asked.
 pub fn proofread(signers: &Signers) -> Result<(), Failure> {
-    AllowedSigners::parse(&signers.file, &signers.text).map(drop)
+    Trusted::parse(signers).map(drop)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod network;
 mod notify;
 mod old_age;
 mod output;
+mod pgp;
 mod replay;
 mod retry;
 mod road;

@@ -55,24 +55,24 @@ fn first(world: &World) -> String {
 }
 
 /// Makes `raw` a commit, byte for byte, and the clone's newest.
-fn write_commit(world: &World, raw: &str) -> String {
+pub fn write_commit(world: &World, raw: &str) -> String {
     let args = ["hash-object", "-t", "commit", "-w", "--stdin", "--literally"];
     let id = git_with_input(&world.repo.work, &args, raw.as_bytes()).trim().to_owned();
     world.repo.rewind_to(&id);
     id
 }
 
-fn raw(world: &World, commit: &str) -> String {
+pub fn raw(world: &World, commit: &str) -> String {
     git_with_input(&world.repo.work, &["cat-file", "commit", commit], b"")
 }
 
 /// The header lines with the signature.
-fn header_of(raw: &str) -> String {
+pub fn header_of(raw: &str) -> String {
     let lines = raw.split_inclusive('\n').skip_while(|line| !line.starts_with("gpgsig "));
     lines.enumerate().take_while(|(n, line)| *n == 0 || line.starts_with(' ')).map(|(_, line)| line).collect()
 }
 
-fn with_header(unsigned: &str, header: &str) -> String {
+pub fn with_header(unsigned: &str, header: &str) -> String {
     let (headers, message) = unsigned.split_once("\n\n").unwrap();
     format!("{headers}\n{header}\n{message}")
 }

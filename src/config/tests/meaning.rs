@@ -41,7 +41,7 @@ fn a_small_app_has_every_default() {
     assert_eq!((deploy.timeout, deploy.on_failure), (Duration::from_secs(600), OnFailure::Rollback));
     assert!(deploy.user.is_none() && deploy.script.is_none() && deploy.sudo.is_empty());
     assert!(app.health.is_none());
-    assert!(!app.verify.allow_rewind && app.verify.allowed_signers.is_none());
+    assert!(!app.verify.allow_rewind && app.verify.allowed_signers.is_none() && app.verify.pgp_keys.is_none());
 }
 
 #[test]
@@ -82,6 +82,7 @@ interval = "500ms"
 timeout = "3s"
 [verify]
 allowed_signers = "./signers"
+pgp_keys = "/srv/keys.asc"
 allow_rewind = true
 "#)
     .unwrap();
@@ -110,6 +111,7 @@ allow_rewind = true
     assert_eq!(health.timeout, Duration::from_secs(3));
     assert!(app.verify.allow_rewind);
     assert_eq!(app.verify.allowed_signers.as_deref(), Some(Path::new("/etc/poller/signers")));
+    assert_eq!(app.verify.pgp_keys.as_deref(), Some(Path::new("/srv/keys.asc")));
 }
 
 #[test]

@@ -92,16 +92,6 @@ fn an_unknown_key_in_every_table_is_an_error_and_names_the_line() {
 }
 
 #[test]
-fn what_a_later_version_brings_is_refused_at_its_line() {
-    let line = "pgp_keys = \"keys\"";
-    let text = small_with("verify", line);
-    let expected = text.lines().position(|l| l == line);
-    let problem = app(&text).unwrap_err();
-    assert!(problem.message().ends_with("is not supported by this version"), "{problem}");
-    assert_eq!(problem.line(), expected.map(|index| index + 1), "{problem}");
-}
-
-#[test]
 fn overrides_notifications_and_waits_that_make_no_sense_are_refused_at_their_line() {
     let with = |text: &str| app(&format!("{SMALL}{text}\n")).unwrap_err();
     assert_eq!(with("[[source.override]]\nanything = 1").message(), "unknown key `anything`");
@@ -121,7 +111,7 @@ fn overrides_notifications_and_waits_that_make_no_sense_are_refused_at_their_lin
 }
 
 #[test]
-fn the_types_of_what_is_not_supported_are_checked_first() {
+fn a_value_of_the_wrong_type_is_told_with_what_was_expected() {
     assert_eq!(
         host("[notify]\ncommand = 1").unwrap_err().message(),
         "expected a string or an array of strings, found integer `1`"

@@ -90,14 +90,26 @@ fn time(payload: &[u8], who: &[u8]) -> Option<i64> {
     seconds.bytes().all(|b| b.is_ascii_digit()).then(|| seconds.parse().ok())?
 }
 
-/// The signature inside its armour. Lines may be of any length: not every tool breaks them where OpenSSH does.
+/// By how it begins, as git tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Ssh,
+    Pgp,
+    X509,
+    Unknown,
+}
+
+pub fn kind(armour: &[u8]) -> Kind {
+    match armour {
+        _ if PGP.iter().any(|begin| armour.starts_with(begin)) => Kind::Pgp,
+        _ if armour.starts_with(X509) => Kind::X509,
+        _ if armour.starts_with(BEGIN.as_bytes()) => Kind::Ssh,
+        _ => Kind::Unknown,
+    }
+}
+
+/// The SSH signature inside its armour. Lines may be of any length: not every tool breaks them where OpenSSH does.
 pub fn dearmour(armour: &[u8]) -> Result<SshSig, Refusal> {
-    if PGP.iter().any(|begin| armour.starts_with(begin)) {
-        return Err(Refusal::Pgp);
-    }
-    if armour.starts_with(X509) {
-        return Err(Refusal::X509);
-    }
     let text = std::str::from_utf8(armour).map_err(|_| Refusal::Unreadable)?;
     let inside = text.trim().strip_prefix(BEGIN).and_then(|text| text.strip_suffix(END)).ok_or(Refusal::Unreadable)?;
     let base64: Vec<u8> = inside.bytes().filter(|b| !b.is_ascii_whitespace()).collect();

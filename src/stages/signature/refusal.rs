@@ -1,9 +1,11 @@
 //! Why a signature does not count, and what to do about it.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::allowed_signers::Unfit;
+use super::pgp::refusal::Flaw;
 use crate::outcome::{Class, Failure};
+use crate::processes::messages::{KeyFile, Signers};
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -11,8 +13,12 @@ pub enum Refusal {
     Several,
     /// A `gpgsig…` header that is not git's for this kind of repository.
     OddHeader,
-    Pgp,
+    /// Signed with OpenPGP, and `pgp_keys` is not set.
+    NoPgp,
+    /// Signed with SSH, and `allowed_signers` is not set.
+    NoSsh,
     X509,
+    Pgp(Flaw),
     Unreadable,
     Namespace(String),
     KeyType {
@@ -32,26 +38,50 @@ pub enum Refusal {
     },
 }
 
-const SIGN: &str = "sign it with an SSH key: git config gpg.format ssh, git config user.signingkey FILE, git commit -S";
+const SSH: &str = "sign it with an SSH key: git config gpg.format ssh, git config user.signingkey FILE, git commit -S";
+const OPENPGP: &str =
+    "sign it with gpg: git config gpg.format openpgp, git config user.signingkey FINGERPRINT, git commit -S";
 const FORGE: &str = "a forge signs the merges and edits made on its pages with its own key: merge where yours is";
+
+/// How to make a signature that would be looked at, a line for each way.
+fn sign(signers: &Signers) -> impl Iterator<Item = &'static str> {
+    let ssh = signers.allowed_signers.as_ref().map(|_| SSH);
+    ssh.into_iter().chain(signers.pgp_keys.as_ref().map(|_| OPENPGP))
+}
+
+fn asked_for(signers: &Signers) -> &'static str {
+    match (&signers.allowed_signers, &signers.pgp_keys) {
+        (Some(_), Some(_)) => "`[verify] allowed_signers` and `pgp_keys` ask for it",
+        (None, Some(_)) => "`[verify] pgp_keys` asks for it",
+        _ => "`[verify] allowed_signers` asks for it",
+    }
+}
 
 impl Refusal {
     /// `subject` is what was looked at, such as "the commit fe5617a".
-    pub fn failure(self, subject: &str, file: &Path) -> Failure {
+    pub fn failure(self, subject: &str, signers: &Signers) -> Failure {
         let refused = |text: String| Failure::new(Class::Refused, format!("{subject} {text}"));
-        let shown = file.display();
+        let file = |file: Option<&KeyFile>| file.map_or_else(PathBuf::new, |file| file.file.clone());
+        let with_ways = |failure: Failure| sign(signers).fold(failure, Failure::help);
         match self {
-            Refusal::Unsigned => refused("is not signed, and `[verify] allowed_signers` asks for it".into()).help(SIGN),
+            Refusal::Unsigned => with_ways(refused(format!("is not signed, and {}", asked_for(signers)))),
             Refusal::Several => refused("carries more than one signature".into())
                 .help("which one should count cannot be told: sign it anew, git commit --amend -S"),
             Refusal::OddHeader => refused("carries a signature header that is not git's for SHA-1 repositories".into())
                 .help("sign it anew, git commit --amend -S"),
-            Refusal::Pgp => {
-                refused("is signed with OpenPGP, which this version does not verify".into()).help(FORGE).help(SIGN)
-            }
-            Refusal::X509 => refused("is signed with X.509, which poller does not verify".into()).help(SIGN),
+            Refusal::NoPgp => with_ways(
+                refused("is signed with OpenPGP, and there are no `pgp_keys` in `[verify]` to hold it against".into())
+                    .help(FORGE),
+            )
+            .help("or list the OpenPGP keys that count: gpg --export --armor NAME > FILE, and pgp_keys = \"FILE\""),
+            Refusal::NoSsh => with_ways(refused(
+                "is signed with an SSH key, and there are no `allowed_signers` in `[verify]` to hold it against".into(),
+            ))
+            .help("or list the SSH keys that count: allowed_signers = \"FILE\", as in ssh-keygen(1)"),
+            Refusal::X509 => with_ways(refused("is signed with X.509, which poller does not verify".into())),
+            Refusal::Pgp(flaw) => flaw.failure(subject, &file(signers.pgp_keys.as_ref())),
             Refusal::Unreadable => refused("carries a signature that cannot be read".into())
-                .help("it is damaged or not of SSH's making: sign it anew, git commit --amend -S"),
+                .help("it is damaged, or of a kind that git does not make: sign it anew, git commit --amend -S"),
             Refusal::Namespace(other) => {
                 refused(format!("carries a signature that was made for `{other}` and not for `git`"))
                     .help("it was not made by git: sign it with git commit -S or git tag -s")
@@ -66,7 +96,9 @@ impl Refusal {
                 .help("sign it anew, git commit --amend -S"),
             Refusal::OtherName(name) => refused(format!("holds a tag that was made as `{name}`"))
                 .help("a signed tag counts under its own name only: make it anew, git tag -s"),
-            Refusal::NotAllowed { fingerprint, line, why } => not_allowed(refused, &fingerprint, &line, why, &shown),
+            Refusal::NotAllowed { fingerprint, line, why } => {
+                not_allowed(refused, &fingerprint, &line, why, &file(signers.allowed_signers.as_ref()).display())
+            }
         }
     }
 }

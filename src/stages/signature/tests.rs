@@ -10,6 +10,7 @@ use super::*;
 
 const TREE: &str = "tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n";
 const WHO: &str = "author A <a> 1 +0000\ncommitter C <c> 1800000000 +0100\n";
+const NOW: i64 = 1_800_000_000;
 const MESSAGE: &str = "\nA subject\n\n gpgsig none\n";
 
 fn key(seed: u8) -> PrivateKey {
@@ -30,14 +31,19 @@ fn with(header: &str, armour: &str) -> String {
     plain().replacen(WHO, &format!("{WHO}{header} {lines}\n"), 1)
 }
 
-fn allowed(line: &str) -> AllowedSigners {
+fn trusting(text: &str) -> Trusted {
+    let allowed_signers = AllowedSigners::parse(Path::new("signers"), text).unwrap();
+    Trusted { allowed_signers: Some(allowed_signers), pgp_keys: None }
+}
+
+fn allowed(line: &str) -> Trusted {
     let own = key(1).public_key().to_openssh().unwrap();
-    AllowedSigners::parse(Path::new("signers"), &format!("alice {line} {own}")).unwrap()
+    trusting(&format!("alice {line} {own}"))
 }
 
 fn judged(raw: &str) -> Result<String, Refusal> {
     let signed = object::commit(raw.as_bytes())?;
-    check(&signed, &allowed("")).map(|found| found.principals)
+    check(&signed, &allowed(""), NOW).map(|found| found.principals)
 }
 
 #[test]
@@ -68,9 +74,10 @@ fn a_commit_whose_signature_does_not_count_is_refused_by_its_reason() {
         (twice, Refusal::Several),
         (with("gpgsig-sha256", &good), Refusal::OddHeader),
         (signed.replacen(WHO, &format!("{WHO}gpgsig-sha256 x\n"), 1), Refusal::OddHeader),
-        (with("gpgsig", pgp), Refusal::Pgp),
+        (with("gpgsig", pgp), Refusal::NoPgp),
         (with("gpgsig", "-----BEGIN SIGNED MESSAGE-----\nMII\n-----END SIGNED MESSAGE-----"), Refusal::X509),
         (with("gpgsig", ""), Refusal::Unreadable),
+        (with("gpgsig", "-----BEGIN CERTIFICATE-----"), Refusal::Unreadable),
         (with("gpgsig", "-----BEGIN SSH SIGNATURE-----"), Refusal::Unreadable),
         (with("gpgsig", &good.replace("U1NIU0lH", "V1NIU0lH")), Refusal::Unreadable),
         (two_in_one, Refusal::Unreadable),
@@ -94,10 +101,10 @@ fn a_commit_whose_signature_does_not_count_is_refused_by_its_reason() {
 fn the_time_of_a_signature_is_the_committers() {
     let raw = with("gpgsig", &armour(&key(1), "git", HashAlg::Sha512, &plain()));
     let signed = object::commit(raw.as_bytes()).unwrap();
-    assert!(check(&signed, &allowed("valid-after=\"20270115080000Z\"")).is_ok());
-    let early = check(&signed, &allowed("valid-after=\"20270115080001Z\""));
+    assert!(check(&signed, &allowed("valid-after=\"20270115080000Z\""), NOW).is_ok());
+    let early = check(&signed, &allowed("valid-after=\"20270115080001Z\""), NOW);
     assert!(matches!(early, Err(Refusal::NotAllowed { why: Unfit::Early { .. }, .. })), "{early:?}");
-    let late = check(&signed, &allowed("valid-before=\"20270115075959Z\""));
+    let late = check(&signed, &allowed("valid-before=\"20270115075959Z\""), NOW);
     assert!(matches!(late, Err(Refusal::NotAllowed { why: Unfit::Late { .. }, .. })), "{late:?}");
     for (committer, time) in [
         ("C <c> 12 +0000", Some(12)),
@@ -121,14 +128,14 @@ fn a_tag_is_signed_up_to_the_last_signature_in_it() {
     let raw = format!("{body}{good}");
     let (name, signed) = object::tag(raw.as_bytes()).unwrap();
     assert_eq!((name, signed.time, &signed.payload[..]), (&b"v1"[..], Some(1_800_000_000), body.as_bytes()));
-    assert!(check(&signed, &allowed("")).is_ok());
+    assert!(check(&signed, &allowed(""), NOW).is_ok());
     for (raw, refusal) in [
         (format!("{raw}more\n"), Refusal::Unreadable),
-        (format!("{body}-----BEGIN PGP SIGNATURE-----\n"), Refusal::Pgp),
+        (format!("{body}-----BEGIN PGP SIGNATURE-----\n"), Refusal::NoPgp),
         (raw.replace("4b825", "5b825"), Refusal::Mismatch),
     ] {
         let (_, signed) = object::tag(raw.as_bytes()).unwrap();
-        assert_eq!(check(&signed, &allowed("")), Err(refusal), "{raw}");
+        assert_eq!(check(&signed, &allowed(""), NOW), Err(refusal), "{raw}");
     }
     assert_eq!(object::tag(b"object x\ntag v1\n\nnothing\n"), Err(Refusal::Unsigned));
     assert_eq!(object::tag(raw.replace("tagger", "gpgsig-sha256 x\ntagger").as_bytes()), Err(Refusal::OddHeader));
@@ -154,7 +161,7 @@ fn a_hardware_keys_signature_counts_only_with_what_the_key_added_to_it() {
     let KeyData::Ed25519(public) = key(1).public_key().key_data().clone() else { panic!("an Ed25519 key") };
     let own = KeyData::SkEd25519(SkEd25519::new(public, "ssh:"));
     let line = PublicKey::from(own.clone()).to_openssh().unwrap();
-    let allowed = AllowedSigners::parse(Path::new("signers"), &format!("alice {line}")).unwrap();
+    let allowed = trusting(&format!("alice {line}"));
     let touched = [1, 0, 0, 0, 7];
     let sha256 = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().to_vec();
     let message = SshSig::signed_data("git", HashAlg::Sha512, plain().as_bytes()).unwrap();
@@ -163,7 +170,7 @@ fn a_hardware_keys_signature_counts_only_with_what_the_key_added_to_it() {
         let signature = Signature::new(Algorithm::SkEd25519, [made.as_ref(), &added[..]].concat()).unwrap();
         let armour = SshSig::new(own.clone(), "git", HashAlg::Sha512, signature).unwrap().to_string();
         let signed = object::commit(with("gpgsig", &armour).as_bytes()).unwrap();
-        let found = check(&signed, &allowed).map(|found| found.principals);
+        let found = check(&signed, &allowed, NOW).map(|found| found.principals);
         let expected = if passes { Ok("alice".to_owned()) } else { Err(Refusal::Mismatch) };
         assert_eq!(found, expected, "{added:?}");
     }
