@@ -34,6 +34,11 @@ pub enum Calls {
     All,
     /// Those that change something on a disk, or say something: what a full or a broken disk refuses.
     Changes,
+    /// In each process all from its `times`th call of this number on, itself included.
+    From {
+        number: i64,
+        times: usize,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +64,8 @@ pub struct Process {
     pid: i32,
     is_foreign: bool,
     looks: Looks,
+    /// How often it made the call from which on others count.
+    passed: usize,
 }
 
 /// Where a process is in its looks at others.
@@ -111,6 +118,7 @@ pub fn strike(world: &World, arguments: &[&str], calls: Calls, point: Point, blo
     trace(world, arguments, calls, Some((point, blow)))
 }
 
+#[expect(clippy::zombie_processes, reason = "its end is awaited with those of all that it makes")]
 fn trace(world: &World, arguments: &[&str], calls: Calls, aim: Option<(Point, Blow)>) -> Seen {
     let plain = world.command(arguments);
     let (out, err) = (world.path("traced.out"), world.path("traced.err"));
@@ -229,7 +237,16 @@ impl Tracer {
             return self.go_on(pid, None);
         }
         let is_look = self.processes[index].looks(pid, &registers);
-        if is_look || (self.calls == Calls::Changes && !changes(pid, &registers)) {
+        let process = &mut self.processes[index];
+        let counts = match self.calls {
+            Calls::All => true,
+            Calls::Changes => changes(pid, &registers),
+            Calls::From { number, times } => {
+                process.passed += usize::from(number == registers.orig_rax as i64);
+                process.passed >= times
+            }
+        };
+        if is_look || !counts {
             return self.go_on(pid, None);
         }
         let process = &mut self.processes[index];
