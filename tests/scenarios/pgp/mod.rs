@@ -303,6 +303,6 @@ fn who_signed_with_openpgp_is_shown_before_it_is_deployed() {
     gpg.make("mallory", "ed25519", "sign", "never");
     gpg.commit(&world, "mallory", &[("index.html", file("three\n"))], "Change it again");
     world.repo.push();
-    let shown = world.poll_on_terminal(&[]).expect(77);
-    world.screen("signed-pgp-refused", "poller", &shown.stderr);
+    let shown = world.poll(&["-n"]).expect(77);
+    world.screen("signed-pgp-dry-run-refused", "poller --dry-run", &shown.stdout);
 }

@@ -32,15 +32,13 @@ impl PgpKeys {
             Wrong::Secret => {
                 Failure::new(Class::Config, format!("{shown} HOLDS A SECRET KEY, with which others can sign"))
                     .help("take it off this host at once, and off its backups: poller needs public keys only")
-                    .help(format!("{EXPORT} > {shown}"))
+                    .help(format!("export them, where they are: {EXPORT} > {shown}"))
                     .help("if somebody else could have read it, revoke it: gpg --gen-revoke NAME")
             }
-            Wrong::At(line, why) => {
-                Failure::new(Class::Config, format!("{shown}:{line}: {why}")).help(format!("{EXPORT} > {shown}"))
-            }
-            Wrong::Whole(why) => {
-                Failure::new(Class::Config, format!("{shown} {why}")).help(format!("{EXPORT} > {shown}"))
-            }
+            Wrong::At(line, why) => Failure::new(Class::Config, format!("{shown}:{line}: {why}"))
+                .help(format!("export them, where they are: {EXPORT} > {shown}")),
+            Wrong::Whole(why) => Failure::new(Class::Config, format!("{shown} {why}"))
+                .help(format!("export them, where they are: {EXPORT} > {shown}")),
         })
     }
 }

@@ -46,7 +46,7 @@ fn a_key_file_is_read_to_the_end_or_not_at_all() {
         let failure = parse(&text).map(|_| ()).expect_err(says);
         assert!(failure.message.contains(says), "{says}: {failure:?}");
         assert_eq!(failure.class, crate::outcome::Class::Config);
-        assert!(failure.help.iter().any(|help| help.starts_with("gpg --export --armor")), "{failure:?}");
+        assert!(failure.help.iter().any(|help| help.contains("gpg --export --armor")), "{failure:?}");
     }
     // A subkey of a type that nobody knows yet signs nothing, and does no harm.
     let strange = [public.clone(), vec![0xce, 1, 5], vec![0xc2, 1, 9]].concat();
