@@ -297,8 +297,8 @@ impl Target {
             }
             renameat(from, name, to, name).map_err(std::io::Error::from).with_context(|| shown(path))?;
         }
-        stage::sync(&self.root)?;
-        self.clear_waiting()
+        self.clear_waiting()?;
+        stage::sync(&self.root)
     }
 
     fn remove_with_empty_folders(&self, live: &mut Folders, path: &[u8]) -> Result<()> {

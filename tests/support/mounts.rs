@@ -1,10 +1,13 @@
 //! File systems of a test's own, in a file behind a loop device, whose power can be cut: what was not
 //! synced is gone, as after a real one.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use super::{seconds, sh, wait_until};
 
@@ -31,8 +34,7 @@ impl Kind {
         match self {
             Kind::Ext4 => "commit=600",
             Kind::Ext4Writeback => "commit=600,data=writeback,noauto_da_alloc",
-            // A cut one may still be mounted in a namespace that another test made from ours.
-            Kind::Xfs => "nouuid",
+            Kind::Xfs => "noatime",
         }
     }
 
@@ -62,13 +64,14 @@ pub struct Disk {
     kind: Kind,
     image: PathBuf,
     at: PathBuf,
-    device: RefCell<Option<String>>,
+    mounted: Cell<bool>,
 }
 
 impl Disk {
     /// Makes the file system in a file `image` and mounts it at `at`.
     pub fn make(kind: Kind, image: &Path, at: &Path) -> Disk {
-        let disk = Disk { kind, image: image.to_owned(), at: at.to_owned(), device: RefCell::default() };
+        leave_the_machines_mounts();
+        let disk = Disk { kind, image: image.to_owned(), at: at.to_owned(), mounted: Cell::new(false) };
         fs::create_dir_all(at).unwrap();
         disk.make_anew();
         disk
@@ -102,49 +105,58 @@ impl Disk {
         sh("sync", &["-f", self.at.to_str().unwrap()]);
     }
 
+    /// On a loop device that goes with the mount.
     fn mount(&self) {
-        let image = self.image.to_str().unwrap();
+        let options = format!("loop,{}", self.kind.options());
         // Between finding a free device and taking it, another test may be faster.
-        wait_until("a free loop device", seconds(120), || {
-            let mut losetup = Command::new("losetup");
-            let out = losetup.args(["--find", "--show", image]).stdin(Stdio::null()).output().unwrap();
-            let name = String::from_utf8(out.stdout).unwrap().trim().to_owned();
-            *self.device.borrow_mut() = (out.status.success() && !name.is_empty()).then_some(name);
-            self.device.borrow().is_some()
+        wait_until(&format!("{} to be mounted", self.image.display()), seconds(120), || {
+            let (image, at) = (self.image.to_str().unwrap(), self.at.to_str().unwrap());
+            quiet("mount", &["-t", self.type_name(), "-o", &options, image, at])
         });
-        let device = self.device.borrow().clone().unwrap();
-        sh("mount", &["-t", self.type_name(), "-o", self.kind.options(), &device, self.at.to_str().unwrap()]);
+        self.mounted.set(true);
     }
 
     fn type_name(&self) -> &'static str {
         if self.kind == Kind::Xfs { "xfs" } else { "ext4" }
     }
 
+    /// Returns when the file system is gone: while it is there, it may write to the disk.
     fn unmount(&self) {
-        if self.device.borrow().is_none() {
+        if !self.mounted.replace(false) {
             return;
         }
         // A process that was killed lets go of its files a moment later.
         wait_until("nobody on the file system", seconds(30), || quiet("umount", &[self.at.to_str().unwrap()]));
-        self.detach();
-    }
-
-    fn detach(&self) {
-        if let Some(device) = self.device.borrow_mut().take() {
-            quiet("losetup", &["-d", &device]);
-        }
+        wait_until("the loop device to be free", seconds(30), || {
+            sh("losetup", &["-j", self.image.to_str().unwrap()]).is_empty()
+        });
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if self.device.borrow().is_some() {
+        if self.mounted.get() {
             // Lazily: a test that failed may have left processes on it. The device goes when they do.
             quiet("umount", &["-l", self.at.to_str().unwrap()]);
-            self.detach();
         }
         let _ = fs::remove_file(&self.image);
     }
+}
+
+thread_local! {
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Gives this thread, and what it starts, a copy of the machine's mounts. Other tests make copies of the
+/// machine's too, and in such a one a file system would live on that was unmounted here, and go on
+/// writing to the disk that was cut.
+fn leave_the_machines_mounts() {
+    if ALONE.replace(true) {
+        return;
+    }
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts of our own");
 }
 
 fn quiet(program: &str, args: &[&str]) -> bool {
