@@ -131,7 +131,7 @@ fn play(layout: &str, tricks: &[Trick]) {
                 continue;
             }
             let hands = Hands::start(&world, &world.target("site"), trick, &canary.folder.join(aim));
-            let end = Instant::now() + if all() { Duration::from_secs(100) } else { Duration::from_millis(500) };
+            let end = Instant::now() + if all() { Duration::from_secs(40) } else { Duration::from_millis(500) };
             let mut codes = std::collections::BTreeMap::<i32, usize>::new();
             let enough = round + 4;
             while Instant::now() < end || round < enough {
