@@ -40,6 +40,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn prepare() {
+    LazyLock::force(&ZEROS);
     LazyLock::force(&LINKS);
     if crate::all() {
         LazyLock::force(&WIDE);
@@ -49,18 +50,20 @@ fn prepare() {
 
 /// What takes its time, in seconds, and what it may take in MiB: those that keep within all limits take
 /// what the limits allow.
-const LARGE: [(&str, u64, u64); 12] = [
+const LARGE: [(&str, u64, u64); 14] = [
     ("as large as is taken", 25, 1700),
-    ("as many objects as are taken", 25, 512),
+    ("as many objects as are taken", 25, 256),
     ("blobs that expand a thousandfold", 25, 256),
     ("a blob of 500 MiB", 25, 256),
-    ("a blob of 1 GiB", 5, 256),
+    ("a blob of 1 GiB", 10, 256),
+    ("a blob that expands", 10, 256),
+    ("a delta that doubles", 10, 256),
     ("a commit of 400 MiB", 25, 1300),
     ("deltas on deltas", 10, 256),
-    ("a commit of 100,000 parents", 10, 256),
-    ("a chain of 10,000 tags", 10, 256),
-    ("ten trees that make", 25, 640),
-    ("seven folders of 300,000 files", 25, 640),
+    ("a commit of 100,000 parents", 25, 256),
+    ("a chain of 10,000 tags", 25, 256),
+    ("ten trees that make", 25, 384),
+    ("seven folders of 300,000 files", 25, 384),
     ("links as long as a disk", 10, 256),
 ];
 
@@ -107,7 +110,7 @@ fn sizes() -> Vec<Row> {
         ("a blob of 500 MiB that says it has one byte more", |c, g| with(c, g, |p| p.raw(BLOB, (500 << 20) + 1, &zeros(500))), PROTOCOL, "shorter than it says", false),
         ("a commit of 400 MiB", |c, g| with_tip(c, g, |p| { p.raw(COMMIT, 400 << 20, &zeros(400)); ABSENT }), EITHER, "", false),
         ("a length that does not end", |c, g| with(c, g, |p| p.raw(3 | 8, 0, &[0xff; 40])), PROTOCOL, "", false),
-        ("as large as is taken", largest, FINE, "", false),
+        ("as large as is taken", largest, &[0, 69], "", false),
         ("as many objects as are taken", most_objects, EITHER, "", false),
     ]
 }
@@ -153,7 +156,7 @@ fn what_is_malformed() -> Vec<Row> {
         ("a tag of a blob", |c, g| with_tip(c, g, |p| { let b = p.add(BLOB, b"x"); p.add(TAG, &tag(b, "blob")) }), REFUSED, "holds no commit", false),
         ("a tag of what is not there", |c, g| with_tip(c, g, |p| p.add(TAG, &tag(ABSENT, "commit"))), PROTOCOL, "", true),
         ("a tag that lies about its kind", |c, g| with_tip(c, g, |p| { let b = p.add(BLOB, b"x"); p.add(TAG, &tag(b, "commit")) }), &[76, 77], "", false),
-        ("a chain of 10,000 tags", tags, FINE, "", true),
+        ("a chain of 10,000 tags", tags, FINE, "", false),
         ("a tag of nothing", |c, g| with_tip(c, g, |p| p.add(TAG, b"")), &[76, 77], "", false),
         ("a header that lies in an object that is named", lying, EITHER, "", true),
     ]
@@ -296,7 +299,7 @@ fn most_objects(channel: &mut Channel, ground: &Ground) -> io::Result<()> {
 fn doubling(channel: &mut Channel, ground: &Ground) -> io::Result<()> {
     with(channel, ground, |pack| {
         let mut at = pack.position();
-        pack.add(BLOB, &[7; 1 << 20]);
+        pack.raw(BLOB, 1 << 20, &zeros(1));
         let mut size = 1u64 << 20;
         for _ in 0..12 {
             let here = pack.position();

@@ -1,6 +1,7 @@
 //! Packs and objects, as git writes them and as it never would.
 
 use std::io::Write;
+use std::sync::LazyLock;
 
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, ZlibEncoder};
@@ -130,16 +131,20 @@ pub fn stored(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// So many MiB of zeros, deflated: about a thousandth of it. One block, over and over.
-pub fn zeros(mib: usize) -> Vec<u8> {
+/// A MiB of zeros, as a block that others can follow.
+pub static ZEROS: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(&vec![0; 1 << 20]).unwrap();
     encoder.flush().unwrap();
-    let block = encoder.get_ref().clone();
+    encoder.get_ref().clone()
+});
+
+/// So many MiB of zeros, deflated: about a thousandth of it. One block, over and over.
+pub fn zeros(mib: usize) -> Vec<u8> {
     let sum = ((mib as u64) << 20) % 65_521;
     let mut bytes = vec![0x78, 0x9c];
     for _ in 0..mib {
-        bytes.extend(&block);
+        bytes.extend(&*ZEROS);
     }
     bytes.extend([3, 0]);
     bytes.extend(((sum << 16 | 1) as u32).to_be_bytes());
