@@ -63,7 +63,7 @@ impl Session {
         };
         let key = private_key(path, &key.0)?;
         let pinned = KnownHosts::parse(known_hosts_path, known_hosts);
-        let stream = connect(host, *port, stage).await?;
+        let stream = connect(host, *port, origin.timeout, stage).await?;
 
         stage.enter("exchanging keys");
         let config = client::Config {
@@ -147,7 +147,9 @@ pub fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', r"'\''"))
 }
 
-pub(super) async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prompt, Failure> {
+/// Tries the addresses of a name one after the other. One that does not answer gets its share of `timeout`
+/// only, so that one is left for the next, and for what follows; the last may take what is left.
+pub(super) async fn connect(host: &str, port: u16, timeout: Duration, stage: &Stage) -> Result<Prompt, Failure> {
     let unreachable =
         |what: String| Failure::new(Class::Unreachable, what).help("nothing was changed; the next poll tries again");
     stage.enter("resolving the name");
@@ -156,17 +158,23 @@ pub(super) async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prom
         .map_err(|e| unreachable(format!("{host}: the name does not resolve: {e}")))?
         .collect();
     stage.enter("connecting");
-    let mut last = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
+    let share = timeout / (addresses.len() as u32 + 1);
+    let mut why = "no address".to_owned();
+    for (index, address) in addresses.iter().enumerate() {
+        let connecting = TcpStream::connect(address);
+        let connected = if index + 1 < addresses.len() {
+            tokio::time::timeout(share, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        } else {
+            connecting.await
+        };
+        match connected {
             Ok(stream) => {
                 stream.set_nodelay(true).map_err(|e| unreachable(format!("{host} port {port}: {e}")))?;
                 return Ok(Prompt(stream));
             }
-            Err(e) => last = Some(e),
+            Err(e) => why = e.to_string(),
         }
     }
-    let why = last.map_or_else(|| "no address".to_owned(), |e| e.to_string());
     Err(unreachable(format!("{host} port {port}: {why}")))
 }
 
