@@ -52,6 +52,7 @@ pub struct Helper {
     child: Child,
     input: Option<File>,
     output: File,
+    grace: Duration,
 }
 
 impl Helper {
@@ -89,7 +90,13 @@ impl Helper {
         confine(&mut command, &confinement)?;
         let mut child = command.spawn().with_context(|| format!("starting the {}", name(start.role)))?;
         let output = child.stdout.take().context("a child without its pipe")?;
-        Ok(Helper { role: start.role, child, input: Some(File::from(ours)), output: File::from(OwnedFd::from(output)) })
+        let output = File::from(OwnedFd::from(output));
+        Ok(Helper { role: start.role, child, input: Some(File::from(ours)), output, grace: Duration::ZERO })
+    }
+
+    /// How long it may take from now on to tidy up after itself when a wait for it is given up.
+    pub fn set_grace(&mut self, grace: Duration) {
+        self.grace = grace;
     }
 
     pub fn pid(&self) -> i32 {
@@ -142,6 +149,10 @@ impl Helper {
                 None => Failure::new(Class::Bug, format!("the {} does not speak as it should: {e:#}", name(self.role))),
             },
         };
+        if !self.grace.is_zero() {
+            self.hang_up();
+            self.drain(self.grace);
+        }
         self.end();
         Err(failure.into())
     }

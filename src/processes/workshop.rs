@@ -25,6 +25,8 @@ use crate::sys::signals::Stop;
 
 /// A transfer is watched by the stream itself, silence by silence; this stands over the rest of a fetch.
 const FETCH: Duration = Duration::from_secs(20 * 60);
+/// For a fetch that is given up to remove what it has of the pack.
+const FAREWELL: Duration = Duration::from_secs(3);
 const VERIFY: Duration = Duration::from_secs(10 * 60);
 const STAGE: Duration = Duration::from_secs(20 * 60);
 /// Another run may be updating another app's ref in the same repository.
@@ -82,11 +84,15 @@ impl<'r> Workshop<'r> {
         // One that has opened the repository has given up the network.
         self.fetcher = None;
         let fetcher = self.fetcher()?;
+        fetcher.set_grace(FAREWELL);
         let mut reply: Result<FetcherReply, Failure> = fetcher.ask(&request, patience)?;
         loop {
             match reply? {
                 FetcherReply::Progress { received, total, bytes } => progress(received, total, bytes),
-                FetcherReply::Fetched { commit } => return Ok(commit),
+                FetcherReply::Fetched { commit } => {
+                    fetcher.set_grace(Duration::ZERO);
+                    return Ok(commit);
+                }
                 other => return Err(unexpected(&other)),
             }
             reply = fetcher.receive(patience)?;

@@ -14,13 +14,13 @@ use crate::outcome::{Class, Failure};
 pub async fn ask(host: &str, port: u16, timeout: Duration) -> Result<String, Failure> {
     let stage = Stage::default();
     let at = format!("{host} port {port}");
-    let asked = tokio::time::timeout(timeout, shown(host, port, &stage)).await;
+    let asked = tokio::time::timeout(timeout, shown(host, port, timeout, &stage)).await;
     let key = asked.unwrap_or_else(|_| Err(timed_out(&at, &stage, timeout)))?;
     key.to_openssh().map_err(|e| Failure::new(Class::Protocol, format!("{at}: its host key cannot be written: {e}")))
 }
 
-async fn shown(host: &str, port: u16, stage: &Stage) -> Result<PublicKey, Failure> {
-    let stream = connect(host, port, stage).await?;
+async fn shown(host: &str, port: u16, timeout: Duration, stage: &Stage) -> Result<PublicKey, Failure> {
+    let stream = connect(host, port, timeout, stage).await?;
     stage.enter("exchanging keys");
     let config = client::Config { preferred: preferred(Vec::new()), ..client::Config::default() };
     let seen = Arc::new(Mutex::new(None));

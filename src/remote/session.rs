@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -63,7 +64,7 @@ impl Session {
         };
         let key = private_key(path, &key.0)?;
         let pinned = KnownHosts::parse(known_hosts_path, known_hosts);
-        let stream = connect(host, *port, stage).await?;
+        let stream = connect(host, *port, origin.timeout, stage).await?;
 
         stage.enter("exchanging keys");
         let config = client::Config {
@@ -127,6 +128,8 @@ impl Session {
                 Some(ChannelMsg::Success) => break,
                 Some(ChannelMsg::ExtendedData { data, .. }) => complaint.push(&data),
                 Some(ChannelMsg::WindowAdjusted { .. }) => {}
+                // The channel did not end, the connection did.
+                None => return Err(broken(russh::Error::Disconnect)),
                 _ => {
                     let said = complaint.text().map(|t| format!(": {t}")).unwrap_or_default();
                     return Err(Failure::new(
@@ -147,7 +150,9 @@ pub fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', r"'\''"))
 }
 
-pub(super) async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prompt, Failure> {
+/// Tries the addresses of a name one after the other. One that does not answer gets its share of `timeout`
+/// only, so that one is left for the next, and for what follows; the last may take what is left.
+pub(super) async fn connect(host: &str, port: u16, timeout: Duration, stage: &Stage) -> Result<Prompt, Failure> {
     let unreachable =
         |what: String| Failure::new(Class::Unreachable, what).help("nothing was changed; the next poll tries again");
     stage.enter("resolving the name");
@@ -156,17 +161,23 @@ pub(super) async fn connect(host: &str, port: u16, stage: &Stage) -> Result<Prom
         .map_err(|e| unreachable(format!("{host}: the name does not resolve: {e}")))?
         .collect();
     stage.enter("connecting");
-    let mut last = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
+    let share = timeout / (addresses.len() as u32 + 1);
+    let mut why = "no address".to_owned();
+    for (index, address) in addresses.iter().enumerate() {
+        let connecting = TcpStream::connect(address);
+        let connected = if index + 1 < addresses.len() {
+            tokio::time::timeout(share, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        } else {
+            connecting.await
+        };
+        match connected {
             Ok(stream) => {
                 stream.set_nodelay(true).map_err(|e| unreachable(format!("{host} port {port}: {e}")))?;
                 return Ok(Prompt(stream));
             }
-            Err(e) => last = Some(e),
+            Err(e) => why = e.to_string(),
         }
     }
-    let why = last.map_or_else(|| "no address".to_owned(), |e| e.to_string());
     Err(unreachable(format!("{host} port {port}: {why}")))
 }
 
@@ -332,7 +343,10 @@ impl AsyncWrite for Prompt {
 fn conversation(channel: Channel<Msg>, complaint: Complaint) -> impl Conversation {
     let (mut from_server, to_server) = channel.split();
     let (mut filling, filled) = tokio::io::duplex(256 << 10);
+    let broke = Arc::new(AtomicBool::new(false));
+    let found_broken = Arc::clone(&broke);
     tokio::spawn(async move {
+        let mut ended = false;
         while let Some(message) = from_server.wait().await {
             match message {
                 ChannelMsg::Data { data } => {
@@ -340,23 +354,37 @@ fn conversation(channel: Channel<Msg>, complaint: Complaint) -> impl Conversatio
                 }
                 ChannelMsg::ExtendedData { data, .. } => complaint.push(&data),
                 // After Eof the exit status and late complaints still come.
-                ChannelMsg::Close => break,
+                ChannelMsg::Eof => ended = true,
+                ChannelMsg::Close => {
+                    ended = true;
+                    break;
+                }
                 _ => {}
             }
         }
+        // Before the reader sees the end, which comes when `filling` goes.
+        found_broken.store(!ended, Ordering::Release);
         complaint.end();
     });
-    Spoken { filled, writer: Box::pin(to_server.make_writer()) }
+    Spoken { filled, broke, writer: Box::pin(to_server.make_writer()) }
 }
 
 struct Spoken {
     filled: DuplexStream,
+    /// The connection went, and git on the other side did not say that it had finished.
+    broke: Arc<AtomicBool>,
     writer: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
 impl AsyncRead for Spoken {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.filled).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.filled).poll_read(cx, buf);
+        let at_end = matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before;
+        if at_end && self.broke.load(Ordering::Acquire) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the SSH connection broke")));
+        }
+        read
     }
 }
 

@@ -7,12 +7,15 @@
 
 use std::future::Future;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+use tokio::net::unix::pipe;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, Sleep};
 
@@ -51,6 +54,7 @@ pub struct Stream {
     url: String,
     broken: Broken,
     complaint: Complaint,
+    stop: HangUp,
     /// What libgit2 is to read first, the last byte in front.
     list: Vec<u8>,
     guard: Guard,
@@ -81,11 +85,23 @@ pub fn open(origin: &Origin, reference: &str) -> Result<Opened, Failure> {
     let bug = |e: io::Error| Failure::new(Class::Bug, format!("the runtime: {e}"));
     let runtime = super::runtime().map_err(bug)?;
     let stage = Stage::default();
+    let stop = {
+        let _entered = runtime.enter();
+        HangUp::watched()
+    };
     let opened = runtime.block_on(async {
-        let (mut held, complaint) = tokio::time::timeout(origin.timeout, connect(origin, &stage))
-            .await
-            .unwrap_or_else(|_| Err(timed_out(&origin.url, &stage, origin.timeout)))?;
-        let listed = list(&mut held, origin, reference, &complaint).await?;
+        let (mut held, complaint) = match limit(origin.timeout, connect(origin, &stage), &stop).await {
+            Step::Done(opened) => opened?,
+            Step::Silent => return Err(timed_out(&origin.url, &stage, origin.timeout)),
+            Step::Stopped => return Err(given_up(&origin.url)),
+        };
+        let listed = {
+            let listing = std::pin::pin!(list(&mut held, origin, reference, &complaint));
+            match select(listing, std::pin::pin!(stop.come())).await {
+                Either::Left((listed, _)) => listed?,
+                Either::Right(_) => return Err(given_up(&origin.url)),
+            }
+        };
         Ok((held, complaint, listed))
     });
     let (held, complaint, (found, capabilities)) = match opened {
@@ -98,6 +114,7 @@ pub fn open(origin: &Origin, reference: &str) -> Result<Opened, Failure> {
     };
     let broken = Broken::default();
     let stream = Stream {
+        stop,
         runtime: Arc::new(runtime),
         held: Some(held),
         timeout: origin.timeout,
@@ -194,6 +211,11 @@ impl AsyncWrite for Patient<'_> {
 }
 
 impl Stream {
+    fn is_given_up(&self) -> bool {
+        let broken = self.broken.0.lock().unwrap_or_else(|e| e.into_inner());
+        broken.as_ref().is_some_and(|failure| failure.class == Class::Busy)
+    }
+
     /// Waits for one step of the conversation, but not for ever.
     fn step<T>(
         &mut self,
@@ -201,20 +223,20 @@ impl Stream {
         work: impl AsyncFnOnce(&mut Box<dyn Conversation>) -> io::Result<T>,
     ) -> io::Result<T> {
         let held = self.held.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        let limited = limit(self.timeout, work(&mut held.conversation));
-        let (class, text) = match self.runtime.block_on(limited) {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(e)) => (Class::Unreachable, format!("{}: {doing}: {e}", self.url)),
-            Err(_) => (
-                Class::Unreachable,
-                format!(
-                    "{}: silent for {} in the middle of the transfer",
-                    self.url,
-                    crate::report::duration(self.timeout)
-                ),
-            ),
+        let limited = limit(self.timeout, work(&mut held.conversation), &self.stop);
+        let unreachable = |text: String| {
+            Failure::new(Class::Unreachable, text).help("nothing was changed; the next poll tries again")
         };
-        Err(self.end(Failure::new(class, text).help("nothing was changed; the next poll tries again")))
+        let failure = match self.runtime.block_on(limited) {
+            Step::Done(Ok(value)) => return Ok(value),
+            Step::Done(Err(e)) => unreachable(format!("{}: {doing}: {e}", self.url)),
+            Step::Stopped => given_up(&self.url),
+            Step::Silent => {
+                let limit = crate::report::duration(self.timeout);
+                unreachable(format!("{}: silent for {limit} in the middle of the transfer", self.url))
+            }
+        };
+        Err(self.end(failure))
     }
 
     /// Keeps the reason, and makes of it an error that libgit2 can pass on.
@@ -225,9 +247,48 @@ impl Stream {
     }
 }
 
+/// Told to nobody: whoever gave it up does not listen any more.
+fn given_up(url: &str) -> Failure {
+    Failure::new(Class::Busy, format!("{url}: given up in the middle of the transfer"))
+}
+
+/// How a step came to its end.
+enum Step<T> {
+    Done(T),
+    /// The time was up.
+    Silent,
+    /// Nobody wants it any more.
+    Stopped,
+}
+
 /// The timer must be made within the runtime, hence an async function.
-async fn limit<T>(timeout: Duration, work: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {
-    tokio::time::timeout(timeout, work).await
+async fn limit<T>(timeout: Duration, work: impl Future<Output = T>, stop: &HangUp) -> Step<T> {
+    let timed = std::pin::pin!(tokio::time::timeout(timeout, work));
+    match select(timed, std::pin::pin!(stop.come())).await {
+        Either::Left((Ok(done), _)) => Step::Done(done),
+        Either::Left((Err(_), _)) => Step::Silent,
+        Either::Right(_) => Step::Stopped,
+    }
+}
+
+/// The end of this process's input, by which the supervisor tells that a fetch is given up: what there is of
+/// the pack is removed before the end. During a fetch nothing else is ever said there.
+struct HangUp(Option<pipe::Receiver>);
+
+impl HangUp {
+    /// Within the runtime. An input that cannot be watched, such as a file, never ends. It is only waited for
+    /// and never read here, so it stays as it is for whoever reads it.
+    fn watched() -> HangUp {
+        let input = std::io::stdin().as_fd().try_clone_to_owned();
+        HangUp(input.and_then(pipe::Receiver::from_owned_fd_unchecked).ok())
+    }
+
+    async fn come(&self) {
+        match &self.0 {
+            Some(input) => drop(input.readable().await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Read for Stream {
@@ -238,7 +299,8 @@ impl Read for Stream {
             return Ok(length);
         }
         let read = self.step("reading", async |conversation| conversation.read(buffer).await);
-        if matches!(read, Ok(0) | Err(_)) {
+        // What the server said last tells why it ended.
+        if matches!(read, Ok(0) | Err(_)) && !self.is_given_up() {
             self.runtime.block_on(self.complaint.settled());
         }
         let read = read?;
