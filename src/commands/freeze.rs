@@ -65,9 +65,12 @@ pub fn unfreeze(common: &Common, app: &str) -> u8 {
         let config = supervisor::load(common.config.as_deref())?;
         let app = setting::one(&config, app)?;
         let desk = Desk::open(common, &config, &format!("unfreeze {}", app.name))?;
-        let mut before = None;
+        let (mut before, mut next) = (None, "deploys what is new");
         change(&desk, app, "unfreeze", |state| {
             before = state.frozen.clone();
+            if state.started.as_ref().is_some_and(|started| started.kind == Kind::Rollback) {
+                next = "first carries the rollback through that was cut short";
+            }
             Ok(before.as_ref().map(|before| Note {
                 kind: Kind::Unfreeze,
                 outcome: Ending::Done,
@@ -77,7 +80,7 @@ pub fn unfreeze(common: &Common, app: &str) -> u8 {
         })?;
         let text = match &before {
             Some(before) => format!(
-                "no longer frozen (it was by {} since {:.0}: {}); the next poll deploys what is new",
+                "no longer frozen (it was by {} since {:.0}: {}); the next poll {next}",
                 before.by, before.since, before.reason
             ),
             None => "was not frozen; nothing was changed".to_owned(),

@@ -219,7 +219,9 @@ impl Lock {
         let left = || -> Vec<Entry> {
             // A session's number is not given out again while anyone is in it; a process that left the
             // session, or one whose number was not written down any more, is known by its environment.
-            let script = script.as_ref().filter(|s| s.boot == proc::boot_id());
+            // When another process has that number by now, the session was over.
+            let is_given_anew = |s: &Identity| Entry::read(s.pid).is_some_and(|e| e.started != s.started);
+            let script = script.as_ref().filter(|s| s.boot == proc::boot_id() && !is_given_anew(s));
             let in_session = |e: &Entry| script.is_some_and(|s| e.session == s.pid && e.started >= s.started);
             proc::all()
                 .into_iter()

@@ -170,6 +170,25 @@ fn a_rollback_that_is_killed_is_carried_through_by_the_next_poll() {
 }
 
 #[test]
+fn who_lifts_the_freeze_of_a_rollback_that_was_killed_hears_that_it_is_carried_through_first() {
+    let world = World::new("rollback lifted");
+    let [_, second, _] = three(&world);
+    let gate = world.notes("gate");
+    fs::write(&gate, "").unwrap();
+    let wait =
+        format!("while [ -e {} ]; do sleep 0.1; done; echo ran >> {}", gate.display(), world.notes("ends").display());
+    world.app("site").deploy(&format!("script = ['sh', '-c', '{wait}']")).write_file_only();
+    let running = world.spawn_poll(&["rollback", "site"]);
+    world.wait_for_script("gate");
+    running.kill_supervisor();
+    fs::remove_file(&gate).unwrap();
+    world.poll(&["unfreeze", "site"]).expect(0).prints("the next poll first carries the rollback through");
+    world.poll(&[]).expect(0);
+    world.expect_live("site", &second);
+    assert_eq!(world.recorded("site"), Some(second));
+}
+
+#[test]
 fn a_rollback_that_is_told_to_stop_puts_things_back_and_is_carried_through_later() {
     let world = World::new("rollback stopped");
     let [_, second, third] = three(&world);
