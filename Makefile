@@ -158,7 +158,8 @@ install:
 	@$(BUILT) completions bash | install -m 0644 /dev/stdin $(SHARE)/bash-completion/completions/poller
 	@$(BUILT) completions zsh | install -m 0644 /dev/stdin $(ZSH)/_poller
 	@$(BUILT) completions fish | install -m 0644 /dev/stdin $(SHARE)/fish/vendor_completions.d/poller.fish
-	@install -m 0644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT docs/architecture.md docs/dependencies.md $(SHARE)/doc/poller/
+	@install -m 0644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT docs/architecture.md docs/dependencies.md docs/reliability.md \
+	    docs/threat-model.md $(SHARE)/doc/poller/
 	@if [ -e $(TARGET)/poller.cdx.json ]; then install -m 0644 $(TARGET)/poller.cdx.json $(SHARE)/doc/poller/; fi
 	@cp -R --no-preserve=ownership packaging/examples/django packaging/sudoers packaging/prometheus packaging/grafana \
 	    $(SHARE)/doc/poller/examples/

@@ -4,7 +4,7 @@
 //! end by compare-and-swap: killed before, it is as it was. What the entries say is not touched.
 
 use anyhow::{Context, Result};
-use git2::{Buf, Commit as GitCommit, ErrorCode, Oid, Repository};
+use git2::{Commit as GitCommit, ErrorCode, Oid, Repository};
 
 use super::{commit, reference, swap};
 
@@ -47,16 +47,19 @@ fn write_packed(repo: &Repository, entries: &[GitCommit]) -> Result<Option<Oid>>
     // A handle of its own, for what is written through it stays in memory.
     let aside = Repository::open_bare(repo.path())?;
     let odb = aside.odb()?;
-    let memory = odb.add_new_mempack_backend(1000)?;
-    let last = write(&aside, entries, None)?;
-    let mut pack = Buf::new();
-    memory.dump(&aside, &mut pack)?;
-    drop(odb);
+    let _memory = odb.add_new_mempack_backend(1000)?;
+    let mut last = None;
+    // Not by the dump of what is in memory, which wants threads.
+    let mut pack = aside.packbuilder()?;
+    pack.set_threads(1);
+    for entry in entries.iter().rev() {
+        let id = write(&aside, std::slice::from_ref(entry), last)?.context("an entry")?;
+        pack.insert_object(id, None)?;
+        last = Some(id);
+    }
     if last.is_some() {
-        let odb = repo.odb()?;
-        let mut writer = odb.packwriter()?;
-        std::io::Write::write_all(&mut writer, &pack)?;
-        writer.commit()?;
+        let folder = repo.path().join("objects/pack");
+        pack.write(&folder, 0o440).with_context(|| folder.display().to_string())?;
     }
     Ok(last)
 }

@@ -50,7 +50,7 @@ pub enum Due {
 pub fn tend(path: &Path, app: &str, history: usize, due: Due) -> Result<Option<Tended>> {
     let folder = Folder::of(path);
     let is_needed =
-        || -> Result<bool> { Ok(folder.loose()?.len() > LOOSE_OBJECTS || !folder.to_merge(PACKS)?.is_empty()) };
+        || -> Result<bool> { Ok(folder.about_loose()? > LOOSE_OBJECTS || !folder.to_merge(PACKS)?.is_empty()) };
     if due == Due::IfNeeded && !is_needed()? {
         return Ok(None);
     }

@@ -49,6 +49,19 @@ impl Folder {
         Ok(found)
     }
 
+    /// About how many loose objects there are: ids spread evenly, so an eighth of the folders stands for all.
+    pub fn about_loose(&self) -> Result<usize> {
+        let mut found = 0;
+        for start in 0..32 {
+            match fs::read_dir(self.objects.join(format!("{:02x}", start * 8))) {
+                Ok(folder) => found += folder.count(),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).context(self.objects.display().to_string()),
+            }
+        }
+        Ok(found * 8)
+    }
+
     /// Every complete pack and its size in bytes, the smallest first.
     pub fn packs(&self) -> Result<Vec<(u64, Pack)>> {
         let mut found = Vec::new();

@@ -104,7 +104,8 @@ fn years_of_deploys_leave_few_files_and_the_newest_entries() {
     assert_eq!(told[0], "site 299");
     assert_eq!(scratch.told("other").len(), 100, "another app's journal is its own");
     let folder = Folder::of(&scratch.0);
-    assert!(folder.loose().unwrap().len() <= LOOSE_OBJECTS + 10);
+    // Their number is estimated.
+    assert!(folder.loose().unwrap().len() <= 2 * LOOSE_OBJECTS);
     assert!(folder.packs().unwrap().len() <= PACKS + 2);
     // Nothing of the project is lost, named by an entry or not.
     let repo = scratch.repo();

@@ -135,12 +135,12 @@ fn deltas() -> Vec<Row> {
 #[rustfmt::skip]
 fn what_is_missing() -> Vec<Row> {
     vec![
-        ("a blob left out", |c, g| with_tip(c, g, |p| { let t = p.add(TREE, &tree(&[("100644", b"a", ABSENT)])); p.add(COMMIT, &commit(t, &[g.deployed])) }), PROTOCOL, "left out", true),
+        ("a blob left out", |c, g| with_tip(c, g, |p| { let t = p.add(TREE, &tree(&[("100644", b"a", ABSENT)])); p.add(COMMIT, &commit(t, &[g.deployed])) }), PROTOCOL, "cannot be read", true),
         ("a folder left out", |c, g| with_tip(c, g, |p| { let t = p.add(TREE, &tree(&[("40000", b"a", ABSENT)])); p.add(COMMIT, &commit(t, &[g.deployed])) }), PROTOCOL, "", true),
         ("the tree left out", |c, g| with_tip(c, g, |p| p.add(COMMIT, &commit(ABSENT, &[g.deployed]))), PROTOCOL, "", true),
         ("history left out", history_left_out, PROTOCOL, "", true),
         ("the tip left out", |c, g| send(c, &ABSENT, &site(g).1), EITHER, "", true),
-        ("the blob of the true commit left out, and mended later", true_commit, PROTOCOL, "left out", true),
+        ("the blob of the true commit left out, and mended later", true_commit, PROTOCOL, "cannot be read", true),
     ]
 }
 
