@@ -17,8 +17,8 @@ NEXTEST_VERSION = 0.9.128
 DENY_VERSION    = 0.20.2
 
 DEMO_PACKAGES = git openssh-client openssh-server bsdutils
-TEST_PACKAGES = $(DEMO_PACKAGES) cron faketime logrotate mandoc procps prometheus psmisc shellcheck strace sudo systemd util-linux
-FAULT_PACKAGES = $(TEST_PACKAGES) e2fsprogs iproute2 nftables xfsprogs
+TEST_PACKAGES = $(DEMO_PACKAGES) cron faketime iproute2 logrotate mandoc nftables procps prometheus psmisc shellcheck strace sudo systemd util-linux
+FAULT_PACKAGES = $(TEST_PACKAGES) e2fsprogs xfsprogs
 
 SCRIPTS = .ci/run tools/demo.sh tools/faults.sh tools/packages.sh packaging/examples/django/deploy.sh
 PAGES   = docs/man/poller.8 docs/man/poller.toml.5
