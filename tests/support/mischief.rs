@@ -75,10 +75,6 @@ impl Recording {
             _ => self.turns.push((way, bytes)),
         }
     }
-
-    pub fn total(&self, way: Way) -> u64 {
-        self.turns.iter().filter(|(one, _)| *one == way).map(|(_, count)| count).sum()
-    }
 }
 
 /// A relay to a port of this machine.
