@@ -23,7 +23,7 @@ fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
         if entry.is_dir() {
             sources(&entry, into);
         } else if entry.extension().is_some_and(|e| e == "rs") {
-            let path = entry.with_extension("").to_str().unwrap().replace("/mod", "");
+            let path = entry.with_extension("").to_str().unwrap().trim_end_matches("/mod").to_owned();
             into.push((path, fs::read_to_string(&entry).unwrap()));
         }
     }

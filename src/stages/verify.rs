@@ -146,13 +146,16 @@ fn inspect(odb: &Odb, leaves: &Leaves) -> Result<Verified> {
             .into());
         }
         if leaf.kind == Kind::Link {
-            // One byte more than a link can have is enough to be refused for.
-            let target = if size > MAX_TARGET {
-                vec![b'x'; MAX_TARGET + 1]
-            } else {
-                odb.read(leaf.id).map_err(missing)?.data().to_vec()
-            };
-            links.insert(path.clone(), target);
+            // Measured before it is read: it may be a file of any size.
+            if size > MAX_TARGET {
+                return Err(Failure::new(
+                    Class::Refused,
+                    format!("the link `{}`: the target is longer than {MAX_TARGET} bytes, it has {size}", shown()),
+                )
+                .help("nothing was written; find out who pushed this commit and how")
+                .into());
+            }
+            links.insert(path.clone(), odb.read(leaf.id).map_err(missing)?.data().to_vec());
         } else {
             verified.bytes += size as u64;
         }

@@ -28,7 +28,8 @@ fn as_if_apart(world: &World, text: &str) -> String {
 
 /// How many milliseconds each stage took is another number every time.
 pub fn with_settled_stages(json: &str) -> String {
-    let stages = ["activate", "deploy", "fetch", "record", "rollback", "stage", "verify"].map(|stage| format!("\"{stage}\": "));
+    let stages =
+        ["activate", "deploy", "fetch", "record", "rollback", "stage", "verify"].map(|stage| format!("\"{stage}\": "));
     let settled = |line: &str| match stages.iter().find(|stage| line.trim_start().starts_with(*stage)) {
         Some(stage) => {
             let comma = if line.ends_with(',') { "," } else { "" };
