@@ -1,6 +1,6 @@
 # make demo       build poller and watch it do its main job, on a throwaway git server
 # make test       everything that must hold: lint, then all tests
-# make faults     every attack of docs/reliability.md in full, as root; more than an hour
+# make faults     every attack of docs/reliability.md in full, as root; some hours
 # make fuzz       each fuzz target for a minute (FUZZ_SECONDS=60), TARGETS="remote config_app" for some
 # make advisories is anything known about a dependency? needs the network
 # make build      the program as it is installed: target/release/poller

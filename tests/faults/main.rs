@@ -1,8 +1,8 @@
 //! Attacks on what poller promises, counted. A file here is a group of them; each test keeps a
 //! [`tally`] of the cases it tried, from which `make faults` makes the table of docs/reliability.md.
 //!
-//! `make test` meets a few points of each; `POLLER_FAULTS=all` meets every one, which takes more than
-//! an hour.
+//! `make test` meets a few points of each; `POLLER_FAULTS=all` meets every one, which takes some
+//! hours.
 
 #[macro_use]
 #[path = "../support/mod.rs"]

@@ -1,8 +1,6 @@
 //! How many cases a test tried and how many held, with what was measured on the way: a row of the table
 //! in docs/reliability.md. Written to `target/faults` as the test ends, whichever way it does.
 
-#![allow(dead_code, reason = "groups come with their attacks")]
-
 use std::fmt::Display;
 use std::fs;
 use std::path::PathBuf;
