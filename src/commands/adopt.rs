@@ -23,7 +23,9 @@ pub fn run(common: &Common, app: &str, commit: Option<&str>) -> u8 {
         let prepared = desk.preparation.prepare(app)?;
         let mut answer: Option<Result<Probed, Failure>> = None;
         let fetch = desk.context.fetch_account.as_ref();
-        supervisor::probe(&[&prepared], fetch, 1, &desk.context.stop, |_, probed| answer = Some(probed));
+        supervisor::probe(&[&prepared], supervisor::start_prober(fetch), 1, &desk.context.stop, |_, probed| {
+            answer = Some(probed)
+        });
         let probed = answer.ok_or_else(|| anyhow::anyhow!("the prober did not answer"))??;
         let tip: Tip = probed.tip?;
         let mut road = desk.road(app, &mut lock, &mut trail)?;

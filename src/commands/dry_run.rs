@@ -69,7 +69,8 @@ fn look(cli: &Cli, console: &Console) -> Result<u8> {
     let mut views = Vec::new();
     let asked: Vec<&Prepared> = prepared.iter().collect();
     let mut answers = Vec::new();
-    supervisor::probe(&asked, fetch.as_ref(), config.host.jobs, &stop, |index, probed| answers.push((index, probed)));
+    let prober = supervisor::start_prober(fetch.as_ref());
+    supervisor::probe(&asked, prober, config.host.jobs, &stop, |index, probed| answers.push((index, probed)));
     answers.sort_by_key(|(index, _)| *index);
     for (index, probed) in answers {
         match view(&prepared[index], probed, &config.paths, fetch.as_ref(), &stop, force, console) {

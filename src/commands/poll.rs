@@ -13,6 +13,7 @@ use crate::config::{App, AppName, Config, Host};
 use crate::event;
 use crate::outcome::{Class, Failure, Outcome};
 use crate::pipeline;
+use crate::processes::helper::Helper;
 use crate::processes::messages::Probed;
 use crate::processes::output::Output;
 use crate::processes::supervisor::{self, Preparation, Prepared};
@@ -72,6 +73,7 @@ fn poll(request: &Request) -> Result<u8> {
         return Err(Failure::new(Class::Busy, "told to stop while it waited for its turn (`[host] splay`)").into());
     }
     let began = Instant::now();
+    let prober = (!selection.apps.is_empty()).then(|| supervisor::start_prober(context.fetch_account.as_ref()));
     let apps = selection.apps.len() + selection.broken.len();
     let notifier = Notifier::begin(config.notify.as_ref(), &context);
     event!(INFO, "run.started", stage = "lock", version = env!("CARGO_PKG_VERSION"); "{}", plural(apps, "app"));
@@ -91,7 +93,9 @@ fn poll(request: &Request) -> Result<u8> {
         ended.log("lock");
         all.push(ended);
     }
-    all.extend(poll_apps(&config, &context, selection.apps, &mut preparation, request.force));
+    if let Some(prober) = prober {
+        all.extend(poll_apps(&config, &context, selection.apps, &mut preparation, prober, request.force));
+    }
     Ok(run::conclude(&context, &config, all, began, notifier, request.common.json))
 }
 
@@ -125,6 +129,7 @@ fn poll_apps<'c>(
     context: &Context,
     apps: Vec<&'c App>,
     preparation: &mut Preparation<'c>,
+    prober: Result<Helper>,
     force: Force,
 ) -> Vec<Ended<'c>> {
     let mut ended = Vec::new();
@@ -148,12 +153,18 @@ fn poll_apps<'c>(
             }
         }
     }
-    ended.extend(travel(context, ready, &config.host, force));
+    ended.extend(travel(context, ready, prober, &config.host, force));
     ended
 }
 
 /// Probes all at once and sends each app on its road as soon as its answer is there, `jobs` side by side.
-fn travel<'c>(context: &Context, ready: Vec<(Prepared<'c>, Lock)>, host: &Host, force: Force) -> Vec<Ended<'c>> {
+fn travel<'c>(
+    context: &Context,
+    ready: Vec<(Prepared<'c>, Lock)>,
+    prober: Result<Helper>,
+    host: &Host,
+    force: Force,
+) -> Vec<Ended<'c>> {
     let (prepared, locks): (Vec<Prepared<'c>>, Vec<Lock>) = ready.into_iter().unzip();
     let mut locks: Vec<Option<Lock>> = locks.into_iter().map(Some).collect();
     let (to_workers, work) = mpsc::channel::<(usize, Lock, Result<Probed, Failure>)>();
@@ -170,7 +181,7 @@ fn travel<'c>(context: &Context, ready: Vec<(Prepared<'c>, Lock)>, host: &Host, 
             });
         }
         let asked: Vec<&Prepared> = prepared.iter().collect();
-        supervisor::probe(&asked, context.fetch_account.as_ref(), host.jobs, &context.stop, |index, probed| {
+        supervisor::probe(&asked, prober, host.jobs, &context.stop, |index, probed| {
             if let Some(lock) = locks[index].take() {
                 // The workers live as long as this channel; it closes below.
                 let _ = to_workers.send((index, lock, probed));

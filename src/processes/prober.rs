@@ -93,11 +93,13 @@ async fn probe(request: Arc<Probe>, out: &mut impl Write) -> Result<()> {
         all_connected.closed().await;
         close_cage(&caged).map(|()| Vec::new())
     });
-    // The connections are begun before the journals are read: disk and network work side by side.
-    tokio::task::yield_now().await;
-    let journals: Vec<_> =
-        request.apps.iter().map(|app| journal::read(&app.repository, &app.name).map_err(Failure::of)).collect();
-    let mut journals: Vec<Option<_>> = journals.into_iter().map(Some).collect();
+    // The connections are begun before the journals are read, and go on in between: disk and network work
+    // side by side.
+    let mut journals = Vec::with_capacity(request.apps.len());
+    for app in &request.apps {
+        tokio::task::yield_now().await;
+        journals.push(Some(journal::read(&app.repository, &app.name).map_err(Failure::of)));
+    }
     while let Some(answers) = tasks.join_next().await {
         for (index, tip) in answers.context("a probe that broke")?? {
             let journal = journals[index].take().context("an app answered twice")?;

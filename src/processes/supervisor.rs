@@ -352,10 +352,15 @@ fn is_still_to_be_given(path: &Path) -> std::io::Result<bool> {
     Ok(std::fs::symlink_metadata(path)?.uid() == 0 && std::fs::read_dir(path)?.next().is_none())
 }
 
+/// Starts the prober, which needs a moment until it can listen: what is to be asked is put together meanwhile.
+pub fn start_prober(fetch: Option<&Account>) -> Result<Helper> {
+    Helper::start(Start { role: Role::Prober, account: fetch, umask: 0o027, descriptors: Vec::new(), input: None })
+}
+
 /// Asks for the tips of all apps; `answer` hears of each as soon as it is known.
 pub fn probe(
     apps: &[&Prepared],
-    fetch: Option<&Account>,
+    prober: Result<Helper>,
     jobs: usize,
     stop: &Stop,
     mut answer: impl FnMut(usize, Result<Probed, Failure>),
@@ -383,8 +388,7 @@ pub fn probe(
     let patience =
         Patience { time: longest * 2 * rounds + Duration::from_secs(10), stop: Some(stop), class: Class::Unreachable };
     let result = (|| -> Result<()> {
-        let start = Start { role: Role::Prober, account: fetch, umask: 0o027, descriptors: Vec::new(), input: None };
-        let mut prober = Helper::start(start)?;
+        let mut prober = prober?;
         prober.send(&ProberRequest::Tips(request))?;
         while !waiting.is_empty() {
             let probed: Probed = prober.receive(patience)?;
@@ -403,8 +407,7 @@ pub fn probe(
 
 /// The host key that a server shows, as one line in OpenSSH's format. It is not trusted yet.
 pub fn host_key(fetch: Option<&Account>, host: &str, port: u16, timeout: Duration) -> Result<String> {
-    let start = Start { role: Role::Prober, account: fetch, umask: 0o027, descriptors: Vec::new(), input: None };
-    let mut prober = Helper::start(start)?;
+    let mut prober = start_prober(fetch)?;
     let patience = Patience { time: timeout + Duration::from_secs(10), stop: None, class: Class::Unreachable };
     let request = ProberRequest::HostKey { host: host.to_owned(), port, timeout };
     let line = prober.ask::<_, Result<String, Failure>>(&request, patience)??;
@@ -420,8 +423,7 @@ pub fn rights(origins: Vec<Origin>, fetch: Option<&Account>, jobs: usize, stop: 
     let time = longest * rounds + Duration::from_secs(10);
     let patience = Patience { time, stop: Some(stop), class: Class::Unreachable };
     let ask = |found: &mut Vec<Push>| -> Result<()> {
-        let start = Start { role: Role::Prober, account: fetch, umask: 0o027, descriptors: Vec::new(), input: None };
-        let mut prober = Helper::start(start)?;
+        let mut prober = start_prober(fetch)?;
         prober.send(&ProberRequest::Rights(origins, jobs))?;
         for _ in 0..found.len() {
             let right: Right = prober.receive(patience)?;

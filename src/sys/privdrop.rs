@@ -45,11 +45,10 @@ pub fn confine(command: &mut Command, confinement: &Confinement) -> Result<()> {
     let new_privileges = confinement.new_privileges;
     let keep_below = confinement.keep_below;
     // An unprivileged poller stays who it is: setgroups would be refused even for the same groups.
-    let identity = confinement.account.filter(|_| Uid::effective().is_root()).map(|account| Identity {
-        uid: Uid::from_raw(account.uid),
-        gid: Gid::from_raw(account.gid),
-        groups: account.groups.iter().copied().map(Gid::from_raw).collect(),
-    });
+    let identity = match confinement.account.filter(|_| Uid::effective().is_root()) {
+        Some(account) => Some(Identity::of(account)?),
+        None => None,
+    };
 
     let in_child = move || -> io::Result<()> {
         setsid()?;
@@ -77,6 +76,11 @@ struct Identity {
 }
 
 impl Identity {
+    fn of(account: &Account) -> Result<Identity> {
+        let groups = account.groups()?.iter().copied().map(Gid::from_raw).collect();
+        Ok(Identity { uid: Uid::from_raw(account.uid), gid: Gid::from_raw(account.gid), groups })
+    }
+
     /// setgroups → setgid → setuid, then proof that there is no way back.
     fn assume(&self) -> io::Result<()> {
         setgroups(&self.groups)?;

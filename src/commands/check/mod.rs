@@ -155,12 +155,20 @@ impl Doctor<'_> {
         }
         let prepared: Vec<&Prepared> = asked.iter().map(|(_, prepared)| prepared).collect();
         let mut tips: Vec<(usize, Result<Probed, Failure>)> = Vec::new();
-        supervisor::probe(&prepared, fetch, jobs, &self.stop, |place, probed| tips.push((place, probed)));
+        supervisor::probe(&prepared, supervisor::start_prober(fetch), jobs, &self.stop, |place, probed| {
+            tips.push((place, probed))
+        });
         for (place, probed) in tips {
             let mut answer = probed;
             // The prober broke as a whole. Asked alone, an app that is well is told from the one it broke on.
             if answer.is_err() && prepared.len() > 1 {
-                supervisor::probe(&prepared[place..=place], fetch, jobs, &self.stop, |_, probed| answer = probed);
+                supervisor::probe(
+                    &prepared[place..=place],
+                    supervisor::start_prober(fetch),
+                    jobs,
+                    &self.stop,
+                    |_, probed| answer = probed,
+                );
             }
             patients[asked[place].0].tip = Some(answer.and_then(|probed| probed.tip));
         }
