@@ -205,7 +205,7 @@ fn one<'c>(
     let (app, mut output) = (prepared.app, Output::default());
     let unasked = Failure::new(Class::Bug, "nothing happened");
     let mut ended = Ended::early(app.name.as_str().to_owned(), Some(app), unasked);
-    let mut has_recorded = false;
+    let mut untidy = false;
     let travelled = (|| -> Result<Outcome> {
         // First of all, whatever the probe said: what a killed run left alive has no time limit.
         lock.recover(app.name.as_str())?;
@@ -236,10 +236,10 @@ fn one<'c>(
                 output: &mut output,
                 ms: &mut ms,
                 state: &mut state,
+                untidy: &mut untidy,
             },
             &tip,
         );
-        has_recorded = state.is_some();
         ended.state = state.or(ended.state.take());
         ended.deploy = ms.contains_key("stage").then(|| ms.values().sum());
         outcome
@@ -248,7 +248,7 @@ fn one<'c>(
     ended.last = output.last(LAST_LINES);
     ended.milliseconds = began.elapsed().as_millis() as u64;
     ended.log(&lock.content.stage);
-    if has_recorded || lock.content.tending {
+    if untidy || lock.content.tending {
         tend(context, prepared, host.history, &mut lock);
     }
     ended.lock = Some(lock);

@@ -138,6 +138,8 @@ pub struct Trail {
     pub output: Output,
     pub ms: BTreeMap<String, u64>,
     pub state: Option<State>,
+    /// The next poll that records something sees to it.
+    untidy: bool,
 }
 
 /// What an operator needs to change something about an app: the same right as a poll.
@@ -182,6 +184,7 @@ impl<'c> Desk<'c> {
             output: &mut trail.output,
             ms: &mut trail.ms,
             state: &mut trail.state,
+            untidy: &mut trail.untidy,
         })
     }
 

@@ -90,7 +90,9 @@ impl Session {
                 let repo = &self.opened()?.repo;
                 let _lock = Lock::take(repo.path(), Step::Record)?;
                 fetch::clean_refs(repo.path())?;
-                Ok(FetcherReply::Recorded { head: journal::append(repo, &app, &entry)? })
+                let head = journal::append(repo, &app, &entry)?;
+                // Where that cannot be told, tending says why.
+                Ok(FetcherReply::Recorded { head, untidy: tend::is_needed(repo.path()).unwrap_or(true) })
             }
             FetcherRequest::Tend { app, repository, history, due } => {
                 // What is open is in use, and stays.

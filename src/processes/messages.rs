@@ -247,6 +247,8 @@ pub enum FetcherReply {
     StagerGone,
     Recorded {
         head: Commit,
+        /// Whether the repository wants to be tended.
+        untidy: bool,
     },
     /// None where there was nothing to do.
     Tended(Option<Tended>),

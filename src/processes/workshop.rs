@@ -213,7 +213,8 @@ impl<'r> Workshop<'r> {
         }
     }
 
-    pub fn record(&mut self, entry: Entry) -> Result<Commit> {
+    /// The entry's name, and whether the repository wants to be tended.
+    pub fn record(&mut self, entry: Entry) -> Result<(Commit, bool)> {
         let app = self.app.name.as_str().to_owned();
         // What has happened is recorded, told to stop or not.
         let patience = Patience { time: RECORD, stop: None, class: Class::Io };
@@ -223,7 +224,7 @@ impl<'r> Workshop<'r> {
         }
         let request = FetcherRequest::Record { app, entry: Box::new(entry) };
         match self.fetcher()?.ask::<_, Result<_, Failure>>(&request, patience)?? {
-            FetcherReply::Recorded { head } => Ok(head),
+            FetcherReply::Recorded { head, untidy } => Ok((head, untidy)),
             other => Err(unexpected(&other)),
         }
     }

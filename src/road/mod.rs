@@ -75,6 +75,8 @@ pub struct Road<'r> {
     pub ms: &'r mut BTreeMap<String, u64>,
     /// Where the journal stands at the end, for whoever reports.
     pub state: &'r mut Option<State>,
+    /// Whether the repository wants to be tended when all is done.
+    pub untidy: &'r mut bool,
 }
 
 pub enum Decided {
@@ -206,7 +208,8 @@ impl Road<'_> {
             run,
             output,
         };
-        let head = self.shop.record(entry)?;
+        let (head, untidy) = self.shop.record(entry)?;
+        *self.untidy = untidy;
         *self.state = Some(state.clone());
         self.journal = Journal { head: Some(head), state };
         Ok(())

@@ -46,12 +46,16 @@ pub enum Due {
     Unfinished,
 }
 
+/// Whether there is something to do.
+pub fn is_needed(path: &Path) -> Result<bool> {
+    let folder = Folder::of(path);
+    Ok(folder.about_loose()? > LOOSE_OBJECTS || !folder.to_merge(PACKS)?.is_empty())
+}
+
 /// Tends the repository if it needs it. `history` is how many entries a journal keeps.
 pub fn tend(path: &Path, app: &str, history: usize, due: Due) -> Result<Option<Tended>> {
     let folder = Folder::of(path);
-    let is_needed =
-        || -> Result<bool> { Ok(folder.about_loose()? > LOOSE_OBJECTS || !folder.to_merge(PACKS)?.is_empty()) };
-    if due == Due::IfNeeded && !is_needed()? {
+    if due == Due::IfNeeded && !is_needed(path)? {
         return Ok(None);
     }
     let _fetch = Lock::take(path, Step::Fetch)?;
@@ -59,7 +63,7 @@ pub fn tend(path: &Path, app: &str, history: usize, due: Due) -> Result<Option<T
     fetch::clean_packs(path)?;
     fetch::clean_refs(path)?;
     folder.tidy()?;
-    if !is_needed()? {
+    if !is_needed(path)? {
         return Ok(None);
     }
     let repo = Repository::open_bare(path).with_context(|| path.display().to_string())?;
