@@ -76,6 +76,7 @@ fn cargo_is_never_called_without_locked() {
     let files = [
         "Makefile",
         "README.md",
+        "docs/fleet.md",
         "docs/performance.md",
         ".ci/run",
         "tools/demo.sh",

@@ -39,4 +39,22 @@ mod tests {
         assert!(buckets.iter().all(|n| (70..=130).contains(n)), "{buckets:?}");
         assert_eq!(part("web-1", Duration::ZERO), Duration::ZERO);
     }
+
+    /// What `docs/fleet.md` promises a git server.
+    #[test]
+    fn of_a_large_fleet_no_second_gets_a_third_more_than_its_share() {
+        let schemes: [fn(u32) -> String; 3] = [
+            |n| format!("web-{n}"),
+            |n| format!("web{:03}.{}.example.org", n / 4, ["eu", "us-east", "us-west", "ap"][n as usize % 4]),
+            |n| format!("ip-10-{}-{}-{}", n >> 16, (n >> 8) & 255, n & 255),
+        ];
+        for name in schemes {
+            let mut seconds = [0; 300];
+            for host in (0..100_000).map(name) {
+                seconds[part(&host, Duration::from_secs(300)).as_secs() as usize] += 1;
+            }
+            let most = seconds.into_iter().max().unwrap();
+            assert!(f64::from(most) <= 1.3 * 100_000.0 / 300.0, "{}: {most}", name(0));
+        }
+    }
 }
