@@ -164,7 +164,7 @@ fn says(signature: &Signature, is_it: impl Fn(&SubpacketData) -> bool) -> bool {
 }
 
 /// By its own word, or if it has none: whether it is true is for the mathematics.
-fn is_issued_by(signature: &Signature, key: &PublicKey) -> bool {
+pub fn is_issued_by(signature: &Signature, key: &PublicKey) -> bool {
     let (fingerprints, ids) = (signature.issuer_fingerprint(), signature.issuer_key_id());
     fingerprints.is_empty() && ids.is_empty()
         || fingerprints.iter().any(|&f| *f == key.fingerprint())

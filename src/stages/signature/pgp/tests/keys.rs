@@ -55,6 +55,14 @@ fn a_key_is_what_its_owner_says_of_it_now() {
     // Twice in the file, once as it was before it was revoked.
     let both = [pair.file(&[revoked(MADE)], &[good()], &[]), pair.plain(&[])].concat();
     assert_eq!(unfit(judged(&pair.sign(Vec::new()), &keys(&both))), Unfit::Revoked(Which::Key));
+    // By itself, wherever in the file: of the key that it names, not of the one above it.
+    let (bob, block) = (Pair::new(2), |bytes: &[u8]| armoured("PGP PUBLIC KEY BLOCK", bytes));
+    let revocation = block(&bytes(&revoked(MADE)));
+    let both = parse(&(block(&pair.plain(&[])) + &block(&bob.plain(&[])) + &revocation)).unwrap();
+    assert_eq!(unfit(judged(&pair.sign(Vec::new()), &both)), Unfit::Revoked(Which::Key));
+    assert!(judged(&bob.sign(Vec::new()), &both).is_ok());
+    let failure = parse(&(block(&bob.plain(&[])) + &revocation)).unwrap_err();
+    assert!(failure.message.contains("the revocation that begins here is of no key above it"), "{failure}");
     // At the end, also of a part that is not looked at.
     for part in [&[][..], &[0xd1, 1, 0], &[0xce, 1, 5]] {
         let behind = [&pair.plain(&[]), part, &bytes(&revoked(MADE))].concat();
