@@ -129,3 +129,65 @@ fn a_subkey_signs_when_it_and_its_key_say_so() {
     claimed.extend(bytes(&claim));
     assert_eq!(unfit(judged(&pair.sign_by_subkey(), &keys(&claimed))), Unfit::NoBackSignature);
 }
+
+#[test]
+fn a_key_that_can_sign_nothing_is_known_beforehand_and_one_that_can_is_not_called_idle() {
+    let pair = Pair::new(1);
+    let own = |more| pair.user(pair.config(SignatureType::CertPositive, MADE, more));
+    let revoked = || pair.on_key(pair.config(SignatureType::KeyRevocation, MADE, vec![]));
+    let back = || pair.back(HashAlgorithm::Sha512);
+    let bound = |more| pair.binding(more);
+    let unfit = |why| Some(Idle::Unfit(why));
+    let for_all = |which| Some(Idle::Unfit(Unfit::NotForSigning(which)));
+    let encrypts = |flags: &mut KeyFlags| flags.set_encrypt_comms(true);
+    let day = AHEAD as u32;
+    for (name, at, on_key, on_name, on_subkey, expected) in [
+        ("signs", SIGNED, vec![], own(vec![flags(sign)]), vec![], None),
+        ("revoked", SIGNED, vec![revoked()], own(vec![flags(sign)]), vec![], unfit(Unfit::Revoked(Which::Key))),
+        (
+            "over",
+            SIGNED,
+            vec![],
+            own(vec![flags(sign), lasts(SIGNED - MADE)]),
+            vec![],
+            unfit(Unfit::Expired(Which::Key, SIGNED.into())),
+        ),
+        ("over in a second", SIGNED - 1, vec![], own(vec![flags(sign), lasts(SIGNED - MADE)]), vec![], None),
+        ("certifies", SIGNED, vec![], own(vec![flags(certify)]), vec![], for_all(Which::Key)),
+        (
+            "and encrypts",
+            SIGNED,
+            vec![],
+            own(vec![flags(certify)]),
+            vec![bound(vec![flags(encrypts)])],
+            for_all(Which::Key),
+        ),
+        ("its subkey signs", SIGNED, vec![], own(vec![flags(certify)]), vec![bound(vec![flags(sign), back()])], None),
+        (
+            "its subkey does not say so",
+            SIGNED,
+            vec![],
+            own(vec![flags(certify)]),
+            vec![bound(vec![flags(sign)])],
+            unfit(Unfit::NoBackSignature),
+        ),
+        ("signs without its subkey", SIGNED, vec![], own(vec![flags(sign)]), vec![bound(vec![flags(sign)])], None),
+        ("made tomorrow", MADE - day, vec![], own(vec![flags(sign)]), vec![], None),
+        (
+            "made later",
+            MADE - day - 1,
+            vec![],
+            own(vec![flags(sign)]),
+            vec![],
+            unfit(Unfit::Early(Which::Key, MADE.into())),
+        ),
+    ] {
+        let keys = keys(&pair.file(&on_key, &[on_name], &on_subkey));
+        assert_eq!(idle::why(&keys.certificates[0], at), expected, "{name}");
+        let told = idle::idle(&keys, at.into(), Path::new("keys"));
+        assert_eq!(told.len(), usize::from(expected.is_some()), "{name}");
+        for failure in told {
+            assert!(failure.message.contains(" (Alice <alice@example.org>) nothing can be signed: "), "{failure}");
+        }
+    }
+}
