@@ -324,11 +324,11 @@ fn a_listed_key_that_can_sign_nothing_is_told_by_check_with_a_remedy() {
     let revoked = gpg.make("erin", "ed25519", "sign", "never");
     let by_subkey = gpg.make("frank", "ed25519", "cert", "never");
     gpg.run(&["--quick-add-key", &by_subkey, "ed25519", "sign", "never"]);
-    let file = allow(&world, &gpg, &["alice", "bob", "carol", "dave", "erin", "frank"]);
+    let keys = allow(&world, &gpg, &["alice", "bob", "carol", "dave", "erin", "frank"]);
     // At the end, below somebody else's key: what gpg made along with Erin's.
     let certificate = fs::read_to_string(gpg.home.join(format!("openpgp-revocs.d/{revoked}.rev"))).unwrap();
     let certificate = &certificate[certificate.find(":-----BEGIN").unwrap() + 1..];
-    fs::write(&file, fs::read_to_string(&file).unwrap() + certificate).unwrap();
+    fs::write(&keys, fs::read_to_string(&keys).unwrap() + certificate).unwrap();
     let shown = world.poll(&["check", "site", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
     let checks = json["apps"][0]["checks"].as_array().unwrap();
