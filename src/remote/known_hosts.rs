@@ -18,6 +18,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
 pub use super::host_key_error::HostKeyError;
 use super::host_key_error::{Ignored, Pin, Shown};
 use super::wildcard;
+use crate::report::printable;
 
 /// What this build can verify, best first.
 pub(super) const PREFERENCE: [Algorithm; 4] = [
@@ -247,7 +248,7 @@ fn parse_line(text: &str) -> Result<Option<(Marker, HostPatterns, Key)>, String>
         return Err(format!("unknown key type {kind:?}"));
     }
     let key = PublicKey::from_openssh(&format!("{kind} {data}"))
-        .map_err(|error| format!("the {kind} key cannot be read: {error}"))?;
+        .map_err(|error| format!("the {kind} key cannot be read: {}", printable(&error.to_string())))?;
     Ok(Some((marker, hosts, Key::Usable(key))))
 }
 

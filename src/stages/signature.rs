@@ -10,7 +10,7 @@
 
 pub mod allowed_signers;
 pub mod object;
-mod pgp;
+pub mod pgp;
 mod refusal;
 
 use anyhow::{Context, Result};
@@ -25,7 +25,7 @@ use self::pgp::keys::PgpKeys;
 use self::refusal::Refusal;
 use super::fetch::Fetched;
 use crate::outcome::Failure;
-use crate::processes::messages::{SignedObject, Signer, Signers};
+use crate::processes::messages::{KeyFile, SignedObject, Signer, Signers};
 
 /// What git says a signature is for. Signatures of files and of other things do not count.
 const NAMESPACE: &str = "git";
@@ -174,6 +174,16 @@ fn verify(key: &PublicKey, payload: &[u8], signature: &SshSig) -> Result<(), Ref
 /// Reads the files for their mistakes only, so that they are told before any server is asked.
 pub fn proofread(signers: &Signers) -> Result<(), Failure> {
     Trusted::parse(signers).map(drop)
+}
+
+/// The keys of `pgp_keys` by which nothing counts that is signed from now on: why, and what to do.
+///
+/// # Errors
+/// As [`proofread`].
+pub fn idle_keys(signers: &Signers) -> Result<Vec<Failure>, Failure> {
+    let now = jiff::Timestamp::now().as_second();
+    let Some(KeyFile { file, text }) = &signers.pgp_keys else { return Ok(Vec::new()) };
+    Ok(pgp::idle::idle(&PgpKeys::parse(file, text)?, now, file))
 }
 
 #[cfg(test)]

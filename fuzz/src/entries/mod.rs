@@ -6,6 +6,7 @@
 
 mod config;
 mod git;
+mod pgp;
 mod ssh;
 mod texts;
 mod wire;
@@ -13,7 +14,7 @@ mod wire;
 pub type Entry = fn(&[u8]);
 
 /// Each target by its name: that of its folder in the corpus, and of its file in `fuzz_targets/`.
-pub const ALL: [(&str, Entry); 19] = [
+pub const ALL: [(&str, Entry); 21] = [
     ("allowed_signers", ssh::allowed_signers),
     ("config_app", config::app),
     ("config_host", config::host),
@@ -25,6 +26,8 @@ pub const ALL: [(&str, Entry); 19] = [
     ("messages", wire::messages),
     ("metrics", texts::metrics),
     ("output", texts::output),
+    ("pgp_keys", pgp::keys),
+    ("pgp_signature", pgp::signature),
     ("pkt_line", wire::pkt_line),
     ("printable", texts::printable),
     ("remote", config::remote),
@@ -42,6 +45,12 @@ pub const ALL: [(&str, Entry); 19] = [
 pub fn run(name: &str, data: &[u8]) {
     let (_, entry) = ALL.iter().find(|(known, _)| *known == name).expect("a target of this name");
     entry(data);
+}
+
+/// A message to people: one line.
+fn told(message: &str) {
+    assert_printable(message);
+    assert!(!message.contains('\n'));
 }
 
 /// What people see: lines of printable characters.

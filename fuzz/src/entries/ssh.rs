@@ -5,7 +5,7 @@ use std::path::Path;
 use russh::keys::PublicKey;
 use russh::keys::ssh_key::LineEnding;
 
-use super::{assert_printable, text};
+use super::{assert_printable, text, told};
 use crate::processes::messages::{KeyFile, Signers};
 use crate::remote::known_hosts::KnownHosts;
 use crate::stages::signature::allowed_signers::AllowedSigners;
@@ -81,7 +81,7 @@ pub fn signature(data: &[u8]) {
             assert!(object::commit(&signed.payload).is_err());
             armour(&signed.armour);
         }
-        Err(refusal) => told(refusal.failure("the commit", &signers()).message),
+        Err(refusal) => told(&refusal.failure("the commit", &signers()).message),
     }
     match object::tag(data) {
         Ok((name, signed)) => {
@@ -89,7 +89,7 @@ pub fn signature(data: &[u8]) {
             assert_printable(&object::text(name));
             armour(&signed.armour);
         }
-        Err(refusal) => told(refusal.failure("the tag", &signers()).message),
+        Err(refusal) => told(&refusal.failure("the tag", &signers()).message),
     }
     armour(data);
 }
@@ -101,16 +101,11 @@ fn armour(bytes: &[u8]) {
             let Ok(again) = object::dearmour(written.as_bytes()) else { panic!("{written}") };
             assert!(again == signature, "{written}");
         }
-        Err(refusal) => told(refusal.failure("it", &signers()).message),
+        Err(refusal) => told(&refusal.failure("it", &signers()).message),
     }
 }
 
 fn signers() -> Signers {
     let file = KeyFile { file: "signers".into(), text: String::new() };
     Signers { allowed_signers: Some(file), pgp_keys: None }
-}
-
-fn told(message: String) {
-    assert_printable(&message);
-    assert!(!message.contains('\n'));
 }

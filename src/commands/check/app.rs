@@ -12,7 +12,7 @@ use crate::processes::workshop::Workshop;
 use crate::report::plural;
 use crate::road::prepare::verify_request;
 use crate::stages::decide::{Decision, Force, Policy, Skip, decide};
-use crate::stages::lock;
+use crate::stages::{lock, signature};
 
 /// Without a doctor, the fetch user is missing: then only this machine is looked at.
 pub fn examine(patient: &Patient, doctor: Option<&Doctor>) -> Vec<Finding> {
@@ -23,9 +23,7 @@ pub fn examine(patient: &Patient, doctor: Option<&Doctor>) -> Vec<Finding> {
         Err(failure) => Finding::of("user", failure.clone()),
     });
     found.extend(source::look(patient));
-    if let Err(failure) = &patient.signers {
-        found.push(Finding::of("signers", failure.clone()));
-    }
+    found.extend(signers(patient));
     let needs = Needs::of(app);
     let mut seen = None;
     if let Some(doctor) = doctor {
@@ -54,6 +52,19 @@ pub fn examine(patient: &Patient, doctor: Option<&Doctor>) -> Vec<Finding> {
         found.extend(sudo::look(app, account));
     }
     found
+}
+
+/// A file of keys that stops the app, or keys in it that let nobody sign.
+fn signers(patient: &Patient) -> Vec<Finding> {
+    let idle = match &patient.signers {
+        Ok(None) => return Vec::new(),
+        Ok(Some(signers)) => signature::idle_keys(signers),
+        Err(failure) => Err(failure.clone()),
+    };
+    match idle {
+        Ok(idle) => idle.into_iter().map(|failure| Finding::of("signers", failure).beside_polls()).collect(),
+        Err(failure) => vec![Finding::of("signers", failure)],
+    }
 }
 
 /// Where the app stands, as far as that keeps it from being deployed.

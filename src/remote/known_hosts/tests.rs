@@ -157,6 +157,11 @@ fn a_bad_line_is_ignored_by_name_and_harms_no_other() {
         ("git.example ssh-ed25519 AAAA", "cannot be read"),
         ("git.example ssh-ed25519 !!!", "cannot be read"),
         (&format!("h ecdsa-sha2-nistp256 {}", &ONE[12..]), "cannot be read"),
+        // A curve that is named `nis`, with what clears a screen behind it.
+        (
+            "h ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzG1sySngAAABBBDExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTE=",
+            "\'nis\\u{1b}[2Jx\'",
+        ),
         ("|1|x|y $ONE", "hashed host"),
         ("|2|AAAA|AAAA $ONE", "hashing"),
         ("@cert-authority * $ONE", "@cert-authority is not supported"),

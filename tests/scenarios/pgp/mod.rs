@@ -306,3 +306,50 @@ fn who_signed_with_openpgp_is_shown_before_it_is_deployed() {
     let shown = world.poll(&["-n"]).expect(77);
     world.screen("signed-pgp-dry-run-refused", "poller --dry-run", &shown.stdout);
 }
+
+#[test]
+fn a_listed_key_that_can_sign_nothing_is_told_by_check_with_a_remedy() {
+    needs_program!("gpg");
+    let (world, gpg) = asking("pgp idle");
+    gpg.first(&world);
+    world.poll(&[]).expect(0);
+    let text = |world: &World| world.poll(&["check", "site"]).stdout;
+    assert!(!text(&world).contains("signers"), "nothing to say of Alice's");
+
+    let only_encrypts = gpg.make("bob", "rsa3072", "encrypt", "never");
+    let old = gpg.make("carol", "dsa2048", "sign", "never");
+    gpg.conf("faked-system-time 20200101T000000");
+    let over = gpg.make("dave", "ed25519", "sign", "1y");
+    gpg.conf("");
+    let revoked = gpg.make("erin", "ed25519", "sign", "never");
+    let by_subkey = gpg.make("frank", "ed25519", "cert", "never");
+    gpg.run(&["--quick-add-key", &by_subkey, "ed25519", "sign", "never"]);
+    let keys = allow(&world, &gpg, &["alice", "bob", "carol", "dave", "erin", "frank"]);
+    // At the end, below somebody else's key: what gpg made along with Erin's.
+    let certificate = fs::read_to_string(gpg.home.join(format!("openpgp-revocs.d/{revoked}.rev"))).unwrap();
+    let certificate = &certificate[certificate.find(":-----BEGIN").unwrap() + 1..];
+    fs::write(&keys, fs::read_to_string(&keys).unwrap() + certificate).unwrap();
+    let shown = world.poll(&["check", "site", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    let checks = json["apps"][0]["checks"].as_array().unwrap();
+    let told: Vec<_> = checks.iter().filter(|check| check["check"] == "signers").collect();
+    let expected = [
+        (&only_encrypts, "neither it nor a subkey of it is meant for signatures", "gpg --quick-add-key"),
+        (&old, "it is a DSA key", "gpg --quick-generate-key"),
+        (&over, "it has expired at 2020-12-31", "gpg --quick-set-expire"),
+        (&revoked, "it is revoked", "gpg --quick-generate-key"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{}", shown.story());
+    for (finding, (key, why, remedy)) in told.into_iter().zip(expected) {
+        assert_eq!(finding["result"], "warning", "{finding}");
+        let text = finding["text"].as_str().unwrap();
+        assert!(text.contains("etc/pgp_keys") && text.contains(key.as_str()) && text.contains(why), "{finding}");
+        assert!(finding["fix"][0].as_str().unwrap().contains(remedy), "{finding}");
+    }
+    world.screen("check-pgp-idle-keys", "poller check site", &text(&world));
+    // It stops nobody else.
+    let tip = gpg.commit(&world, "frank", &[("index.html", file("two\n"))], "second");
+    world.repo.push();
+    world.poll(&[]).expect(0);
+    world.expect_live("site", &tip);
+}

@@ -61,16 +61,27 @@ impl Certificate {
 
     /// Whether a signature that was made at this time counts.
     pub fn may_sign(&self, part: Part, at: u32) -> Result<(), Unfit> {
+        let own = self.valid(at)?;
+        match part {
+            Part::Primary => primary_may_sign(own),
+            Part::Subkey(index) => self.subkey_may_sign(&self.subkeys[index], at),
+        }
+    }
+
+    /// As [`Self::may_sign`], of each part and at once: the primary key, then the subkeys.
+    pub fn may_any_sign(&self, at: u32) -> Result<Vec<Result<(), Unfit>>, Unfit> {
+        let own = self.valid(at)?;
+        let subkeys = self.subkeys.iter().map(|subkey| self.subkey_may_sign(subkey, at));
+        Ok([primary_may_sign(own)].into_iter().chain(subkeys).collect())
+    }
+
+    /// The word by which all of it can be used.
+    fn valid(&self, at: u32) -> Result<&Signature, Unfit> {
         if has(&self.direct, SignatureType::KeyRevocation) {
             return Err(Unfit::Revoked(Which::Key));
         }
         let own = self.own_word(at)?;
-        is_valid(Which::Key, &self.primary, own, at)?;
-        match part {
-            Part::Primary if own.key_flags().sign() => Ok(()),
-            Part::Primary => Err(Unfit::NotForSigning(Which::Key)),
-            Part::Subkey(index) => self.subkey_may_sign(&self.subkeys[index], at),
-        }
+        is_valid(Which::Key, &self.primary, own, at).map(|()| own)
     }
 
     fn subkey_may_sign(&self, subkey: &Signed<PublicSubkey>, at: u32) -> Result<(), Unfit> {
@@ -138,6 +149,10 @@ impl Certificate {
     }
 }
 
+fn primary_may_sign(own: &Signature) -> Result<(), Unfit> {
+    if own.key_flags().sign() { Ok(()) } else { Err(Unfit::NotForSigning(Which::Key)) }
+}
+
 fn has(signatures: &[Signature], typ: SignatureType) -> bool {
     signatures.iter().any(|signature| signature.typ() == Some(typ))
 }
@@ -164,7 +179,7 @@ fn says(signature: &Signature, is_it: impl Fn(&SubpacketData) -> bool) -> bool {
 }
 
 /// By its own word, or if it has none: whether it is true is for the mathematics.
-fn is_issued_by(signature: &Signature, key: &PublicKey) -> bool {
+pub fn is_issued_by(signature: &Signature, key: &PublicKey) -> bool {
     let (fingerprints, ids) = (signature.issuer_fingerprint(), signature.issuer_key_id());
     fingerprints.is_empty() && ids.is_empty()
         || fingerprints.iter().any(|&f| *f == key.fingerprint())

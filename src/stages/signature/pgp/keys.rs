@@ -2,13 +2,14 @@
 //!
 //! Whatever cannot be read makes the whole file an error: it might have been the revocation of a key.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use pgp::packet::{PublicKey, PublicSubkey, Signature, SignatureType, UserId};
-use pgp::types::{KeyDetails, Tag};
+use pgp::types::{Fingerprint, KeyDetails, Tag};
 
 use super::armour::{self, Around};
-use super::certificate::{Certificate, Signed};
+use super::certificate::{Certificate, Signed, is_issued_by};
 use super::packets::{self, Packet};
 use crate::outcome::{Class, Failure};
 
@@ -62,7 +63,7 @@ fn read(text: &str) -> Result<PgpKeys, Wrong> {
         return Err(Wrong::Whole("is longer than 1 MiB: export only the keys that may sign here"));
     }
     let blocks = armour::blocks(text, Around::Comments).map_err(|broken| Wrong::At(broken.line, broken.why))?;
-    let mut reader = Reader { certificates: Vec::new(), place: Place::Nowhere };
+    let mut reader = Reader { certificates: Vec::new(), known: HashMap::new(), place: Place::Nowhere };
     for block in &blocks {
         if block.label != PUBLIC {
             return Err(Wrong::At(block.line, "a block that is no public key"));
@@ -88,19 +89,30 @@ enum Refused {
     Why(&'static str),
 }
 
-/// What the next signature belongs to.
+/// What the next signature belongs to; the first number is the certificate's.
+#[derive(Clone, Copy)]
 enum Place {
     Nowhere,
     /// Something that is not looked at, such as a photo, or a subkey of a type that verifies nothing.
-    Unread,
-    Key,
-    User(usize),
-    Subkey(usize),
+    Unread(usize),
+    Key(usize),
+    User(usize, usize),
+    Subkey(usize, usize),
+}
+
+/// What there can be one of only.
+#[derive(PartialEq, Eq, Hash)]
+enum Known {
+    Key(Fingerprint),
+    User(usize, Vec<u8>),
+    Subkey(usize, Fingerprint),
 }
 
 /// Puts keys together. One that comes twice becomes one: if a copy has a revocation, it is revoked.
 struct Reader {
     certificates: Vec<Certificate>,
+    /// By its number. Looked up, not looked for: a key may have ten thousand subkeys.
+    known: HashMap<Known, usize>,
     place: Place,
 }
 
@@ -111,25 +123,26 @@ impl Reader {
             Tag::PublicKey => self.key(packet)?,
             Tag::UserId => {
                 let id = UserId::try_from_reader(packet.header, packet.body).map_err(|_| UNREADABLE)?;
-                let users = &mut self.certificate()?.users;
-                self.place = Place::User(place_of(users, id, |a, b| a.id() == b.id()));
+                let index = self.certificate()?;
+                let (known, users) = (&mut self.known, &mut self.certificates[index].users);
+                let user = *known.entry(Known::User(index, id.id().to_vec())).or_insert_with(|| add(users, id));
+                self.place = Place::User(index, user);
             }
             Tag::PublicSubkey => {
                 let mut body = packet.body;
                 let subkey = PublicSubkey::try_from_reader(packet.header, &mut body);
-                let subkeys = &mut self.certificate()?.subkeys;
+                let index = self.certificate()?;
+                let (known, subkeys) = (&mut self.known, &mut self.certificates[index].subkeys);
                 self.place = match subkey {
                     Ok(key) if body.is_empty() => {
-                        Place::Subkey(place_of(subkeys, key, |a, b| a.fingerprint() == b.fingerprint()))
+                        let known = known.entry(Known::Subkey(index, key.fingerprint()));
+                        Place::Subkey(index, *known.or_insert_with(|| add(subkeys, key)))
                     }
                     // Of a newer kind, most often one for encryption. Nothing can be verified by it.
-                    _ => Place::Unread,
+                    _ => Place::Unread(index),
                 };
             }
-            Tag::UserAttribute => {
-                self.certificate()?;
-                self.place = Place::Unread;
-            }
+            Tag::UserAttribute => self.place = Place::Unread(self.certificate()?),
             Tag::Signature => self.signature(packet)?,
             // These mean nothing, or are somebody's private notes.
             Tag::Marker | Tag::Trust | Tag::Padding | Tag::UnassignedNonCritical(_) | Tag::Experimental(_) => {}
@@ -144,51 +157,61 @@ impl Reader {
         if !body.is_empty() {
             return Err(UNREADABLE);
         }
-        // The last one is where everything that follows goes.
-        let known = self.certificates.iter().position(|known| known.primary.fingerprint() == key.fingerprint());
-        let certificate = known.map_or_else(|| Certificate::new(key), |index| self.certificates.remove(index));
-        self.certificates.push(certificate);
-        self.place = Place::Key;
+        let (known, certificates) = (&mut self.known, &mut self.certificates);
+        let index = *known.entry(Known::Key(key.fingerprint())).or_insert_with(|| {
+            certificates.push(Certificate::new(key));
+            certificates.len() - 1
+        });
+        self.place = Place::Key(index);
         Ok(())
     }
 
     fn signature(&mut self, packet: &Packet<'_>) -> Result<(), Refused> {
         let signature = packet.signature().filter(|signature| signature.config().is_some());
         let revokes = signature.as_ref().is_some_and(|s| s.typ() == Some(SignatureType::KeyRevocation));
-        if matches!(self.place, Place::Unread) && !revokes {
+        if matches!(self.place, Place::Unread(_)) && !revokes {
             return Ok(());
         }
         let signature = signature
             .ok_or(Refused::Why("a signature in the block that begins here cannot be read, and might revoke a key"))?;
-        // Wherever it stands.
-        let place = if revokes { &Place::Key } else { &self.place };
-        let certificate = self.certificates.last_mut().ok_or(OUT_OF_PLACE)?;
-        let signatures: &mut Vec<Signature> = match *place {
-            Place::Nowhere | Place::Unread => return Err(OUT_OF_PLACE),
-            Place::Key => &mut certificate.direct,
-            Place::User(index) => &mut certificate.users[index].signatures,
-            Place::Subkey(index) => &mut certificate.subkeys[index].signatures,
+        let certificates = &mut self.certificates;
+        let signatures: &mut Vec<Signature> = match self.place {
+            Place::Nowhere if revokes => return self.revocation(&signature),
+            Place::Nowhere => return Err(OUT_OF_PLACE),
+            Place::Unread(index) | Place::Key(index) => &mut certificates[index].direct,
+            // Wherever it stands.
+            Place::User(index, _) | Place::Subkey(index, _) if revokes => &mut certificates[index].direct,
+            Place::User(index, user) => &mut certificates[index].users[user].signatures,
+            Place::Subkey(index, subkey) => &mut certificates[index].subkeys[subkey].signatures,
         };
         signatures.push(signature);
         Ok(())
     }
 
+    /// By itself in a block, as gpg makes it along with each key: it must name a key of the file.
+    fn revocation(&mut self, signature: &Signature) -> Result<(), Refused> {
+        let is_anonymous = signature.issuer_fingerprint().is_empty() && signature.issuer_key_id().is_empty();
+        let named = self.certificates.iter_mut().filter(|one| !is_anonymous && is_issued_by(signature, &one.primary));
+        let revoked = named.map(|one| one.direct.push(signature.clone())).count();
+        if revoked > 0 { Ok(()) } else { Err(STRAY_REVOCATION) }
+    }
+
     /// The one that is being read.
-    fn certificate(&mut self) -> Result<&mut Certificate, Refused> {
+    fn certificate(&self) -> Result<usize, Refused> {
         match self.place {
             Place::Nowhere => Err(OUT_OF_PLACE),
-            _ => self.certificates.last_mut().ok_or(OUT_OF_PLACE),
+            Place::Unread(index) | Place::Key(index) | Place::User(index, _) | Place::Subkey(index, _) => Ok(index),
         }
     }
 }
 
 const UNREADABLE: Refused =
     Refused::Why("a key in the block that begins here cannot be read: export it without that one");
+const STRAY_REVOCATION: Refused =
+    Refused::Why("the revocation that begins here is of no key above it: put it below its key");
 const OUT_OF_PLACE: Refused = Refused::Why("the block that begins here does not begin with a key");
 
-fn place_of<T>(all: &mut Vec<Signed<T>>, what: T, same: impl Fn(&T, &T) -> bool) -> usize {
-    all.iter().position(|known| same(&known.what, &what)).unwrap_or_else(|| {
-        all.push(Signed { what, signatures: Vec::new() });
-        all.len() - 1
-    })
+fn add<T>(all: &mut Vec<Signed<T>>, what: T) -> usize {
+    all.push(Signed { what, signatures: Vec::new() });
+    all.len() - 1
 }

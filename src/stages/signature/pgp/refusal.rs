@@ -90,11 +90,12 @@ impl Flaw {
     }
 }
 
+pub const RENEW: &str =
+    "its owner renews it by setting how long it lasts: gpg --quick-set-expire FINGERPRINT 2y, and … 2y '*'";
+pub const SUBKEY: &str = "its owner makes a new subkey: gpg --quick-add-key FINGERPRINT ed25519 sign 2y";
+
 fn unfit(why: Unfit) -> (String, &'static str) {
-    const RENEW: &str =
-        "its owner renews it by setting how long it lasts: gpg --quick-set-expire FINGERPRINT 2y, and … 2y '*'";
     const OTHER: &str = "sign it with a key that is not revoked, and take this one out of the file";
-    const SUBKEY: &str = "its owner makes a new subkey: gpg --quick-add-key FINGERPRINT ed25519 sign 2y";
     let subject = |which: Which| match which {
         Which::Key => "which",
         Which::Subkey => "whose subkey, which made the signature,",
@@ -129,6 +130,6 @@ fn unfit(why: Unfit) -> (String, &'static str) {
     }
 }
 
-fn at(seconds: i64) -> Timestamp {
+pub fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
 }

@@ -53,6 +53,25 @@ fn a_key_file_is_read_to_the_end_or_not_at_all() {
     assert!(parse(&armoured("PGP PUBLIC KEY BLOCK", &strange)).is_ok());
 }
 
+/// Each of them was compared with all before it.
+#[test]
+fn thousands_of_names_subkeys_and_keys_are_read_at_once() {
+    let public = Pair::new(1).plain(&[]);
+    let name = |number: u32| [&[0xcd, 3], &number.to_be_bytes()[1..]].concat();
+    // For encryption, of version 4, each made a second after the one before.
+    let key = |tag: u8, number: u32| [&[tag, 38, 4], &number.to_be_bytes()[..], &[25], &[9; 32]].concat();
+    let began = std::time::Instant::now();
+    let read = |more: Vec<u8>| {
+        let text = armoured("PGP PUBLIC KEY BLOCK", &[public.clone(), more].concat());
+        assert!(text.len() < LONGEST, "{}", text.len());
+        parse(&text).unwrap().certificates
+    };
+    assert_eq!(read((0..150_000).flat_map(name).collect())[0].users.len(), 150_001);
+    assert_eq!(read((0..18_000).flat_map(|number| key(0xce, number)).collect())[0].subkeys.len(), 18_000);
+    assert_eq!(read((0..18_000).flat_map(|number| key(0xc6, number)).collect()).len(), 18_001);
+    assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
 #[test]
 fn armour_is_one_block_with_nothing_around_it() {
     let good = armoured("PGP SIGNATURE", &Pair::new(1).sign(Vec::new()));

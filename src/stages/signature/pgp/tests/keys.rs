@@ -55,6 +55,14 @@ fn a_key_is_what_its_owner_says_of_it_now() {
     // Twice in the file, once as it was before it was revoked.
     let both = [pair.file(&[revoked(MADE)], &[good()], &[]), pair.plain(&[])].concat();
     assert_eq!(unfit(judged(&pair.sign(Vec::new()), &keys(&both))), Unfit::Revoked(Which::Key));
+    // By itself, wherever in the file: of the key that it names, not of the one above it.
+    let (bob, block) = (Pair::new(2), |bytes: &[u8]| armoured("PGP PUBLIC KEY BLOCK", bytes));
+    let revocation = block(&bytes(&revoked(MADE)));
+    let both = parse(&(block(&pair.plain(&[])) + &block(&bob.plain(&[])) + &revocation)).unwrap();
+    assert_eq!(unfit(judged(&pair.sign(Vec::new()), &both)), Unfit::Revoked(Which::Key));
+    assert!(judged(&bob.sign(Vec::new()), &both).is_ok());
+    let failure = parse(&(block(&bob.plain(&[])) + &revocation)).unwrap_err();
+    assert!(failure.message.contains("the revocation that begins here is of no key above it"), "{failure}");
     // At the end, also of a part that is not looked at.
     for part in [&[][..], &[0xd1, 1, 0], &[0xce, 1, 5]] {
         let behind = [&pair.plain(&[]), part, &bytes(&revoked(MADE))].concat();
@@ -120,4 +128,66 @@ fn a_subkey_signs_when_it_and_its_key_say_so() {
     let claim = claim.sign_subkey_binding(key, key.public_key(), &none, pair.subkey.public_key()).unwrap();
     claimed.extend(bytes(&claim));
     assert_eq!(unfit(judged(&pair.sign_by_subkey(), &keys(&claimed))), Unfit::NoBackSignature);
+}
+
+#[test]
+fn a_key_that_can_sign_nothing_is_known_beforehand_and_one_that_can_is_not_called_idle() {
+    let pair = Pair::new(1);
+    let own = |more| pair.user(pair.config(SignatureType::CertPositive, MADE, more));
+    let revoked = || pair.on_key(pair.config(SignatureType::KeyRevocation, MADE, vec![]));
+    let back = || pair.back(HashAlgorithm::Sha512);
+    let bound = |more| pair.binding(more);
+    let unfit = |why| Some(Idle::Unfit(why));
+    let for_all = |which| Some(Idle::Unfit(Unfit::NotForSigning(which)));
+    let encrypts = |flags: &mut KeyFlags| flags.set_encrypt_comms(true);
+    let day = AHEAD as u32;
+    for (name, at, on_key, on_name, on_subkey, expected) in [
+        ("signs", SIGNED, vec![], own(vec![flags(sign)]), vec![], None),
+        ("revoked", SIGNED, vec![revoked()], own(vec![flags(sign)]), vec![], unfit(Unfit::Revoked(Which::Key))),
+        (
+            "over",
+            SIGNED,
+            vec![],
+            own(vec![flags(sign), lasts(SIGNED - MADE)]),
+            vec![],
+            unfit(Unfit::Expired(Which::Key, SIGNED.into())),
+        ),
+        ("over in a second", SIGNED - 1, vec![], own(vec![flags(sign), lasts(SIGNED - MADE)]), vec![], None),
+        ("certifies", SIGNED, vec![], own(vec![flags(certify)]), vec![], for_all(Which::Key)),
+        (
+            "and encrypts",
+            SIGNED,
+            vec![],
+            own(vec![flags(certify)]),
+            vec![bound(vec![flags(encrypts)])],
+            for_all(Which::Key),
+        ),
+        ("its subkey signs", SIGNED, vec![], own(vec![flags(certify)]), vec![bound(vec![flags(sign), back()])], None),
+        (
+            "its subkey does not say so",
+            SIGNED,
+            vec![],
+            own(vec![flags(certify)]),
+            vec![bound(vec![flags(sign)])],
+            unfit(Unfit::NoBackSignature),
+        ),
+        ("signs without its subkey", SIGNED, vec![], own(vec![flags(sign)]), vec![bound(vec![flags(sign)])], None),
+        ("made tomorrow", MADE - day, vec![], own(vec![flags(sign)]), vec![], None),
+        (
+            "made later",
+            MADE - day - 1,
+            vec![],
+            own(vec![flags(sign)]),
+            vec![],
+            unfit(Unfit::Early(Which::Key, MADE.into())),
+        ),
+    ] {
+        let keys = keys(&pair.file(&on_key, &[on_name], &on_subkey));
+        assert_eq!(idle::why(&keys.certificates[0], at), expected, "{name}");
+        let told = idle::idle(&keys, at.into(), Path::new("keys"));
+        assert_eq!(told.len(), usize::from(expected.is_some()), "{name}");
+        for failure in told {
+            assert!(failure.message.contains(" (Alice <alice@example.org>) nothing can be signed: "), "{failure}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use pgp::types::{
 use super::armour::{self, Around, Block};
 use super::certificate::{Unfit, Which};
 use super::document::{AHEAD, Document, Found};
+use super::idle::{self, Idle};
 use super::keys::{LONGEST, PgpKeys};
 use super::refusal::Flaw;
 use crate::outcome::Failure;
