@@ -51,11 +51,11 @@ demo:
 test: packages nextest lint
 	$(CARGO) nextest run --locked
 
-# The table of docs/reliability.md, from what each attack told of itself.
+# The table of docs/reliability.md, from what each attack told of itself. Of the program as it is installed.
 faults: packages nextest
 	@[ "$$(id -u)" = 0 ] || { echo "it needs users, mounts and network namespaces: run it as root"; exit 1; }
 	rm -rf $(TARGET)/faults
-	POLLER_FAULTS=all CI=true $(CARGO) nextest run --locked --profile faults --test faults
+	POLLER_FAULTS=all CI=true $(CARGO) nextest run --locked --release --profile faults --test faults
 	tools/faults.sh $(TARGET)/faults
 
 # A crash says in which file it is kept, and how to run it again.
