@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use git2::Repository;
 
 use super::messages::{FetcherReply, FetcherRequest};
 use super::wire;
 use crate::journal;
 use crate::outcome::{Class, Failure};
 use crate::stages::fetch::{self, Fetched, Lock, Opened, Step};
-use crate::stages::{programs, stream, tend, verify};
+use crate::stages::stream::Outgoing;
+use crate::stages::{programs, tend, verify};
 use crate::sys::privdrop::inherited;
 
 /// The descriptor on which trees go to the stager.
@@ -25,7 +27,7 @@ pub fn run() -> Result<()> {
     // reads it once.
     git2::Signature::now("poller", "poller").context("the time zone")?;
     let mut input = std::io::stdin().lock();
-    let mut session = Session { opened: None, fetched: None, stager: None };
+    let mut session = Session::default();
     while let Some(request) = wire::receive::<FetcherRequest>(&mut input)? {
         let reply = session.answer(request).map_err(Failure::of);
         wire::send(&mut std::io::stdout().lock(), &reply)?;
@@ -38,6 +40,8 @@ struct Session {
     opened: Option<Opened>,
     fetched: Option<Fetched>,
     stager: Option<File>,
+    /// Part of it was offered to the stager.
+    offered: Option<Outgoing>,
 }
 
 impl Session {
@@ -72,19 +76,20 @@ impl Session {
                 Ok(FetcherReply::Programs(programs::look(&self.opened()?.repo, commit, &request)?))
             }
             FetcherRequest::Stream(request) => {
-                let stager = match self.stager.take() {
-                    Some(open) => open,
-                    None => File::from(inherited(STREAM)?),
-                };
-                let mut to = BufWriter::with_capacity(256 << 10, stager);
-                let done = stream::stream(&self.opened()?.repo, &request, &mut to).and_then(|()| Ok(to.flush()?));
-                let (stager, _) = to.into_parts();
-                self.stager = Some(stager);
-                match done {
-                    Ok(()) => Ok(FetcherReply::Streamed),
-                    Err(e) if is_broken_pipe(&e) => Ok(FetcherReply::StagerGone),
-                    Err(e) => Err(e),
-                }
+                let outgoing = Outgoing::new(&self.opened()?.repo, &request)?;
+                self.write_to_stager(FetcherReply::Streamed, |repo, to| outgoing.stream(repo, to))
+            }
+            FetcherRequest::Offer(request) => {
+                let base = request.base.as_ref().context("an offer without a release")?;
+                let mut outgoing = Outgoing::new(&self.opened()?.repo, &request)?;
+                let reply = self.write_to_stager(FetcherReply::Offered, |repo, to| outgoing.offer(repo, base, to))?;
+                self.offered = Some(outgoing);
+                Ok(reply)
+            }
+            FetcherRequest::Rest { lacking } => {
+                let mut outgoing = self.offered.take().context("nothing was offered")?;
+                outgoing.keep_back(&lacking);
+                self.write_to_stager(FetcherReply::Streamed, |repo, to| outgoing.stream(repo, to))
             }
             FetcherRequest::Record { app, entry } => {
                 let repo = &self.opened()?.repo;
@@ -100,6 +105,27 @@ impl Session {
                 fetch::open_without_server(&repository)?;
                 Ok(FetcherReply::Tended(tend::tend(&repository, &app, history, due)?))
             }
+        }
+    }
+
+    /// Writes to the stager, and says `reply` when all of it is in the pipe.
+    fn write_to_stager(
+        &mut self,
+        reply: FetcherReply,
+        write: impl FnOnce(&Repository, &mut BufWriter<File>) -> Result<()>,
+    ) -> Result<FetcherReply> {
+        let stager = match self.stager.take() {
+            Some(open) => open,
+            None => File::from(inherited(STREAM)?),
+        };
+        let mut to = BufWriter::with_capacity(256 << 10, stager);
+        let done = write(&self.opened()?.repo, &mut to).and_then(|()| Ok(to.flush()?));
+        let (stager, _) = to.into_parts();
+        self.stager = Some(stager);
+        match done {
+            Ok(()) => Ok(reply),
+            Err(e) if is_broken_pipe(&e) => Ok(FetcherReply::StagerGone),
+            Err(e) => Err(e),
         }
     }
 

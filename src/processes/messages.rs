@@ -150,6 +150,12 @@ pub enum FetcherRequest {
     Programs(Programs),
     /// Streams a commit's tree to the stager.
     Stream(StreamTree),
+    /// Tells the stager which files of the tree the release before should have.
+    Offer(StreamTree),
+    /// Streams what was not offered, and of what was, those numbers.
+    Rest {
+        lacking: Vec<u32>,
+    },
     Record {
         app: String,
         entry: Box<Entry>,
@@ -222,6 +228,15 @@ pub struct StreamTree {
     /// stands for an empty target. After an interrupted deploy the live tree may hold files of more
     /// than one commit. Without any, all of the tree is sent.
     pub bases: Vec<Option<Published>>,
+    /// The release to clone from, for the layout `releases`.
+    pub base: Option<Base>,
+}
+
+/// A release that is there, as far as the journal knows, and what was published as it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    pub release: String,
+    pub published: Published,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -243,6 +258,7 @@ pub enum FetcherReply {
     /// In the order of the request.
     Programs(Vec<InTree>),
     Streamed,
+    Offered,
     /// The stager ended before the tree did; its own reply says why.
     StagerGone,
     Recorded {
@@ -323,7 +339,7 @@ pub struct SummaryCommit {
     pub time: i64,
 }
 
-/// What a stager is asked. After `Stage` the tree follows on the same stream.
+/// What a stager is asked. After `Clone` the offer follows on the same stream, and after `Stage` the tree.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StagerJob {
     pub directory: PathBuf,
@@ -335,10 +351,20 @@ pub struct StagerJob {
 pub enum StagerRequest {
     /// Whether the target may be deployed to for the first time.
     Inspect,
+    /// Whether files of this release can be cloned.
+    CanClone {
+        release: String,
+    },
+    /// Begins a release with those of the offered files that this other one has.
+    Clone {
+        name: String,
+        release: String,
+    },
     Stage {
         name: String,
         commit: Option<Commit>,
         shared: Vec<String>,
+        onto: Onto,
     },
     /// Whether a release is there.
     Has {
@@ -372,12 +398,27 @@ pub enum StagerRequest {
     },
 }
 
+/// What a tree is written onto.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Onto {
+    Nothing,
+    /// What the request before has cloned.
+    Clones,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StagerReply {
     Inspected,
+    CanClone(bool),
+    /// The numbers of the offered files that were not to be had.
+    Cloned {
+        lacking: Vec<u32>,
+    },
+    /// Files and bytes, those that were cloned among them.
     Staged {
         files: u64,
         bytes: u64,
+        cloned: u64,
         warnings: Vec<String>,
     },
     Has(bool),

@@ -32,19 +32,22 @@ pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>> {
     }
 }
 
-/// Writes one frame whose body is the parts one after another.
+/// Writes one frame whose body is the parts one after another, for a reader that waits for it.
 pub fn write_frame(to: &mut impl Write, kind: u8, parts: &[&[u8]]) -> io::Result<()> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let length = u32::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut frame = Vec::with_capacity(5 + length as usize);
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.push(kind);
-    for part in parts {
-        frame.extend_from_slice(part);
-    }
+    let mut frame = Vec::with_capacity(5 + parts.iter().map(|part| part.len()).sum::<usize>());
+    put_frame(&mut frame, kind, parts)?;
     // One write a frame: the reader wakes once.
     to.write_all(&frame)?;
     to.flush()
+}
+
+/// The same for one of many: `to` collects them, and is flushed after the last.
+pub fn put_frame(to: &mut impl Write, kind: u8, parts: &[&[u8]]) -> io::Result<()> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let length = u32::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    to.write_all(&length.to_be_bytes())?;
+    to.write_all(&[kind])?;
+    parts.iter().try_for_each(|part| to.write_all(part))
 }
 
 /// Reads one frame's body into `body` and returns its kind; None at the end of the stream.

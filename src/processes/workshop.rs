@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
 use super::Role;
@@ -34,6 +34,8 @@ const RECORD: Duration = Duration::from_secs(60);
 /// Merging packs of 64 MiB each, at the most.
 const TEND: Duration = Duration::from_secs(5 * 60);
 const SMALL: Duration = Duration::from_secs(60);
+/// What the tree's pipe holds, in bytes: what Linux gives to anybody.
+const PIPE: i32 = 1 << 20;
 
 pub struct Workshop<'r> {
     app: &'r App,
@@ -129,6 +131,14 @@ impl<'r> Workshop<'r> {
         self.small(StagerRequest::Inspect).map(drop)
     }
 
+    /// Whether the target's file system can clone files of a release.
+    fn can_clone(&mut self, release: &str) -> Result<bool> {
+        match self.small(StagerRequest::CanClone { release: release.to_owned() })? {
+            StagerReply::CanClone(can) => Ok(can),
+            _ => anyhow::bail!("the stager answered another question"),
+        }
+    }
+
     pub fn has_release(&mut self, name: &str) -> Result<bool> {
         match self.small(StagerRequest::Has { release: name.to_owned() })? {
             StagerReply::Has(there) => Ok(there),
@@ -162,13 +172,33 @@ impl<'r> Workshop<'r> {
         } else {
             Vec::new()
         };
-        let job = self.job(StagerRequest::Stage { name: name.to_owned(), commit: tree.commit.clone(), shared });
         self.both()?;
+        let (name, commit) = (name.to_owned(), tree.commit.clone());
+        let clones_from = match &tree.base {
+            Some(base) if self.can_clone(&base.release)? => Some(base.release.clone()),
+            _ => None,
+        };
+        let (onto, request) = match clones_from {
+            None => (Onto::Nothing, FetcherRequest::Stream(tree)),
+            Some(release) => {
+                let job = StagerRequest::Clone { name: name.clone(), release };
+                match self.pass(job, &FetcherRequest::Offer(tree), patience)? {
+                    StagerReply::Cloned { lacking } => (Onto::Clones, FetcherRequest::Rest { lacking }),
+                    _ => anyhow::bail!("the stager answered another question"),
+                }
+            }
+        };
+        self.pass(StagerRequest::Stage { name, commit, shared, onto }, &request, patience)
+    }
+
+    /// Has the fetcher write to the stager, who knows by `job` what is coming.
+    fn pass(&mut self, job: StagerRequest, request: &FetcherRequest, patience: Patience) -> Result<StagerReply> {
+        let job = self.job(job);
         let (Some(fetcher), Some(stager)) = (&mut self.fetcher, &mut self.stager) else {
             anyhow::bail!("the helpers are gone");
         };
         stager.send(&job)?;
-        let streamed = match fetcher.ask::<_, Result<FetcherReply, Failure>>(&FetcherRequest::Stream(tree), patience) {
+        let streamed = match fetcher.ask::<_, Result<FetcherReply, Failure>>(request, patience) {
             Ok(reply) => reply.map_err(anyhow::Error::from),
             Err(e) => Err(e),
         };
@@ -297,6 +327,9 @@ impl<'r> Workshop<'r> {
             // A stager without its fetcher holds the end of a pipe that nobody can write to any more.
             self.stager = None;
             let (read, write) = pipe2(OFlag::O_CLOEXEC).context("a pipe")?;
+            // So that one may inflate while the other waits for the disk. It works with less, too, for a user who
+            // has many pipes.
+            let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE));
             let for_fetcher = write.try_clone().context("a pipe")?;
             self.pipe = Some((read, write));
             let start = Start {

@@ -10,7 +10,7 @@ use crate::config::{App, Layout};
 use crate::event;
 use crate::journal::state::{Ending, Kind, Place, Refused, Run, Seen, Skipped, State};
 use crate::outcome::{Class, Failure, Outcome};
-use crate::processes::messages::{KeyFile, Rewind, Signers, StagerReply, StreamTree, Tip, Verify};
+use crate::processes::messages::{Base, KeyFile, Rewind, Signers, StagerReply, StreamTree, Tip, Verify};
 use crate::report::plural;
 use crate::stages::decide::{Decision, Force, Skip, decide};
 use crate::stages::record::{self, Facts};
@@ -231,9 +231,9 @@ impl Road<'_> {
         let name = record::release_name(&commit, &self.journal.state, began);
         let tree = self.tree(Some(commit.clone()), self.app.source.subdir.clone());
         let reply = self.timed("stage", |road| road.shop.stage(&name, tree, Some(&road.context.stop)))?;
-        if let StagerReply::Staged { files, bytes, warnings } = reply {
+        if let StagerReply::Staged { files, bytes, cloned, warnings } = reply {
             self.warn("stage", &warnings);
-            event!(INFO, "stage.finished", app = self.name(), stage = "stage", commit = commit.as_str(), files = files, bytes = bytes, ms = self.ms.get("stage").copied(); "{} written, {} in the tree", plural(files as usize, "file"), findings.files);
+            event!(INFO, "stage.finished", app = self.name(), stage = "stage", commit = commit.as_str(), files = files, bytes = bytes, cloned = cloned, ms = self.ms.get("stage").copied(); "{} written, {} in the tree", plural(files as usize, "file"), findings.files);
         }
         let release = (!self.is_in_place()).then_some(name);
         let facts = Facts {
@@ -274,7 +274,13 @@ impl Road<'_> {
             bases.extend(state.deployed.iter().map(|d| Some(d.published())));
             bases.extend(state.stray.iter().cloned().map(Some));
         }
-        StreamTree { commit, subdir, shared: shared(self.app), bases }
+        StreamTree { commit, subdir, shared: shared(self.app), bases, base: self.base() }
+    }
+
+    /// The release that has most of what the next one will have.
+    fn base(&self) -> Option<Base> {
+        let deployed = self.journal.state.deployed.as_ref().filter(|d| d.place == self.place())?;
+        Some(Base { release: deployed.release.clone()?, published: deployed.published() })
     }
 
     /// Puts it on record. When that fails, what was staged goes: a disk that is full must not get fuller.

@@ -18,6 +18,7 @@ use nix::fcntl::{OFlag, open, readlinkat, renameat};
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::{UnlinkatFlags, fsync, symlinkat, unlinkat};
 
+use super::clone::Begun;
 use super::stage::{self, Staged, good_names, shown};
 use crate::commit::Commit;
 use crate::outcome::{Class, Failure};
@@ -98,19 +99,16 @@ impl Target {
         }
     }
 
-    /// Writes a release and gives it its name.
+    /// Writes the rest of a release and gives it its name.
     pub fn stage_release(
         &self,
-        name: &str,
+        begun: Begun,
         commit: Option<&Commit>,
         shared: &[String],
         from: &mut impl Read,
     ) -> Result<StagerReply> {
-        let releases = self.releases()?;
-        let partial = OsString::from(format!("{name}.partial"));
-        clear_partial(&releases)?;
-        make_folder(&releases, &partial)?;
-        let folder = open_folder(&releases, &partial)?;
+        let Begun { releases, folder, name, files, bytes } = begun;
+        let partial = partial_name(&name);
         let staged = stage::write(&folder, commit, from);
         let staged = staged.and_then(|staged| {
             let warnings = self.link_shared(&folder, shared)?;
@@ -126,13 +124,14 @@ impl Target {
             }
         };
         // The same commit in the same second: left by a run that was killed before its journal knew.
-        if self.live().as_deref() != Some(name) && look(&releases, OsStr::new(name))?.is_some() {
-            remove_all(&releases, OsStr::new(name), Take::Everything).with_context(|| name.to_owned())?;
+        if self.live().as_deref() != Some(&name) && look(&releases, OsStr::new(&name))?.is_some() {
+            remove_all(&releases, OsStr::new(&name), Take::Everything).with_context(|| name.clone())?;
         }
         // Crash before the rename: a .partial, which the next run removes. After: a whole release.
-        renameat(&releases, partial.as_os_str(), &releases, name).map_err(std::io::Error::from)?;
+        renameat(&releases, partial.as_os_str(), &releases, name.as_str()).map_err(std::io::Error::from)?;
         fsync(&releases).map_err(std::io::Error::from)?;
-        Ok(StagerReply::Staged { files: staged.files, bytes: staged.bytes, warnings })
+        let (all, all_bytes) = (staged.files + files, staged.bytes + bytes);
+        Ok(StagerReply::Staged { files: all, bytes: all_bytes, cloned: files, warnings })
     }
 
     /// Puts links to `shared/` into a release. What a link should lead to is made when it is a folder:
@@ -211,7 +210,8 @@ impl Target {
         });
         match staged {
             Ok(staged) => {
-                Ok((StagerReply::Staged { files: staged.files, bytes: staged.bytes, warnings: Vec::new() }, staged))
+                let (files, bytes) = (staged.files, staged.bytes);
+                Ok((StagerReply::Staged { files, bytes, cloned: 0, warnings: Vec::new() }, staged))
             }
             Err(e) => {
                 self.clear_waiting()?;
@@ -360,7 +360,7 @@ fn retired(mut names: Vec<String>, keep: usize, protect: &[&str], remove: &[Stri
 }
 
 /// `20260102T030405Z-` and forty hexadecimal digits; anything else in `releases/` is somebody else's.
-fn is_release_name(name: &str) -> bool {
+pub(super) fn is_release_name(name: &str) -> bool {
     name.split_once('-').is_some_and(|(time, commit)| {
         time.len() == 16 && time.ends_with('Z') && Commit::try_from(commit.to_owned()).is_ok()
     })
@@ -385,8 +385,13 @@ fn check_emptied(folder: &OwnedFd, at: &[u8], going: &HashSet<&[u8]>, depth: usi
     Ok(())
 }
 
+/// What a release is called while it is written.
+pub(super) fn partial_name(name: &str) -> OsString {
+    OsString::from(format!("{name}.partial"))
+}
+
 /// Removes what a killed run was writing.
-fn clear_partial(releases: &OwnedFd) -> Result<()> {
+pub(super) fn clear_partial(releases: &OwnedFd) -> Result<()> {
     for name in names(releases)?.iter().filter(|name| name.as_bytes().ends_with(b".partial")) {
         remove_all(releases, name, Take::Everything)
             .with_context(|| format!("{RELEASES}/{}", shown(name.as_bytes())))?;

@@ -1,6 +1,7 @@
 //! The stages of the road, a file each, in the order of `pipeline.rs`.
 
 pub mod activate;
+pub mod clone;
 pub mod decide;
 pub mod deploy;
 pub mod fetch;

@@ -128,7 +128,7 @@ fn ensure_room(folder: &OwnedFd, files: u64, bytes: u64) -> Result<()> {
     Err(Failure::new(Class::Io, format!("no room for the tree: it has {what}")).help(MAKE_ROOM).into())
 }
 
-fn create(folders: &mut Folders, path: &[u8], mode: u32) -> Result<File> {
+pub(super) fn create(folders: &mut Folders, path: &[u8], mode: u32) -> Result<File> {
     let (parent, name) = folders.parent_of(path, &good_names(path)?)?;
     // O_EXCL never opens what is there, be it a link or not.
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;

@@ -1,17 +1,26 @@
 //! Walking beneath a folder descriptor without ever following a link.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, fstatat, mkdirat};
 
 /// Opens a folder beneath another; never through a link.
 pub fn open_folder(parent: impl AsFd, name: &OsStr) -> std::io::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     Ok(openat(parent, name, flags, Mode::empty())?)
+}
+
+/// Opens a file to read, wherever beneath a folder it lies: through no link and into no other file system, and
+/// without waiting for whoever is at the other end of a pipe. It may be anything but a link.
+pub fn open_file(folder: impl AsFd, path: &OsStr) -> std::io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let stay = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    Ok(File::from(openat2(folder, path, OpenHow::new().flags(flags).resolve(stay))?))
 }
 
 /// Makes a folder; one that is there already is fine.

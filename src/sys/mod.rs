@@ -4,6 +4,7 @@
 pub mod account;
 pub mod beneath;
 pub mod cage;
+pub mod clone;
 pub mod fresh;
 pub mod libgit2;
 pub mod limits;

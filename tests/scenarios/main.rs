@@ -7,6 +7,7 @@ mod support;
 
 mod adopt;
 mod check;
+mod clones;
 mod config;
 mod cron;
 mod delivery;
