@@ -31,7 +31,7 @@ impl World {
     fn as_on_a_server(&self, text: &str) -> String {
         let root = self.root.to_str().unwrap();
         let url = self.sshd.url(&self.repo.bare);
-        let mut text = without_colour(&text.replace("\r\n", "\n"));
+        let mut text = without_colour(&what_stays(&text.replace("\r\n", "\n")));
         let port = self.sshd.port;
         for (from, to) in [
             (url.as_str(), "git@git.example.org:site.git"),
@@ -59,6 +59,11 @@ impl World {
         }
         settle_words(&settle_ages(&settle_cage(&text)))
     }
+}
+
+/// What is left on a terminal of lines that were written over: how far a slow transfer was.
+fn what_stays(text: &str) -> String {
+    text.split('\n').map(|line| line.rsplit('\r').next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// What `check` says of the kernel, as on one that has all that the cage is made of.
