@@ -39,6 +39,7 @@ fn bench() {
     let (mut all, mut tables) = (Vec::<Results>::new(), String::new());
     for group in &groups {
         let begun = Instant::now();
+        eprintln!("{}: {}", group.word, group.title);
         let rows = (group.rows)(&lab);
         let prepared = begun.elapsed().as_secs();
         let results = support::rows::measure(&lab, rows);

@@ -47,7 +47,8 @@ pub fn rows(lab: &Rc<Lab>) -> Vec<Row> {
     };
     let git = |apps: usize, key: fn(usize) -> usize| {
         let (lab, urls) = (Rc::clone(lab), repositories[..apps].iter().map(|r| r.url.clone()).collect::<Vec<_>>());
-        let programs = move || urls.iter().enumerate().map(|(n, url)| peers::git_ls_remote(&lab, key(n), url)).collect();
+        let programs =
+            move || urls.iter().enumerate().map(|(n, url)| peers::git_ls_remote(&lab, key(n), url)).collect();
         Contestant::new(one_by_one(apps), programs)
     };
     let mut rows = Vec::new();

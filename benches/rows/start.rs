@@ -27,7 +27,8 @@ pub fn rows(lab: &Rc<Lab>) -> Vec<Row> {
     let nothing = Contestant::new("`poller` without an app", move || vec![nothing.command(&[])]);
     let refused = at_port(lab, "start-refused", free_port());
     let refused = Contestant::new("`poller`, and the server's port refuses", move || vec![refused.command(&[])]);
-    let programs = vec![version(env!("CARGO_BIN_EXE_poller")), version("git"), nothing, refused.fails_with(UNREACHABLE)];
+    let programs =
+        vec![version(env!("CARGO_BIN_EXE_poller")), version("git"), nothing, refused.fails_with(UNREACHABLE)];
     vec![Row::new("start to end", 20, programs), Row::new("start to the server's port", 20, connecting(lab))]
 }
 

@@ -127,7 +127,8 @@ impl Host {
 
     fn write_configuration(&self) {
         let at = self.data.display();
-        let fetch_user = self.lab.fetch_user().map_or(String::new(), |user| format!("fetch_user = \"{}\"\n", user.name));
+        let fetch_user =
+            self.lab.fetch_user().map_or(String::new(), |user| format!("fetch_user = \"{}\"\n", user.name));
         let paths = format!("state = \"{at}/state\"\nrun = \"{at}/run\"\nlog = \"{at}/poller.log\"\n");
         let text = format!("[host]\n{fetch_user}[paths]\n{paths}");
         fs::write(self.folder.join("poller.toml"), text).expect("poller.toml");

@@ -22,7 +22,9 @@ pub fn probe(lab: &Rc<Lab>, asked: Vec<(usize, PathBuf)>) -> Contestant {
     let lab = Rc::clone(lab);
     let name = match asked.len() {
         1 => PROBE.to_owned(),
-        n if asked.iter().all(|(key, _)| *key == asked[0].0) => format!("{PROBE}: {n} channels, 8 at a time, one session"),
+        n if asked.iter().all(|(key, _)| *key == asked[0].0) => {
+            format!("{PROBE}: {n} channels, 8 at a time, one session")
+        }
         n => format!("{PROBE}: {n} sessions, 8 at a time"),
     };
     Contestant::new(name, move || {

@@ -1,8 +1,8 @@
 //! Bare repositories at the server, made by `git fast-import`: a tree of a given size, and a row of
 //! commits on top of it that `main` is moved along, one at a time.
 //!
-//! A file has 400 to 2,400 bytes of text, a folder 100 files. Each commit changes a line in one file and in
-//! every three-hundredth besides: in 1 of 100, 11 of 3,000, 101 of 30,000. All is in one pack with a bitmap, as
+//! A file has 400 to 2,500 bytes of text, a folder 100 files. Each commit changes a line in one of 300
+//! files: in 1 of 100, 10 of 3,000, 100 of 30,000. All is in one pack with a bitmap, as
 //! at a server that is looked after.
 
 use std::cell::Cell;
@@ -55,7 +55,12 @@ impl Repository {
     pub fn copy(&self, lab: &Lab, name: &str) -> Repository {
         let path = lab.path(name);
         succeed(Command::new("cp").arg("-a").arg(&self.path).arg(&path));
-        Repository { url: lab.url(&path), path, commits: Rc::clone(&self.commits), at: Rc::new(self.at.as_ref().clone()) }
+        Repository {
+            url: lab.url(&path),
+            path,
+            commits: Rc::clone(&self.commits),
+            at: Rc::new(self.at.as_ref().clone()),
+        }
     }
 
     /// Puts the next commit on `main`.

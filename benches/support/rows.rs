@@ -158,6 +158,7 @@ pub fn measure(lab: &Rc<Lab>, mut rows: Vec<Row>) -> Vec<Results> {
         rows.iter().map(|row| row.contestants.iter().map(|_| Vec::new()).collect()).collect();
     let most = rows.iter().map(|row| row.warm_up + row.rounds()).max().unwrap_or_default();
     for round in 0..most {
+        eprintln!("  round {} of {most}", round + 1);
         for step in 0..rows.len() {
             let at = (round + step) % rows.len();
             let row = &mut rows[at];
@@ -166,6 +167,7 @@ pub fn measure(lab: &Rc<Lab>, mut rows: Vec<Row>) -> Vec<Results> {
             }
         }
     }
+    eprintln!("  memory, bytes, system calls");
     lab.server.borrow_mut().count_bytes();
     let results = rows.into_iter().zip(samples).map(|(row, samples)| look(lab, row, samples)).collect();
     lab.server.borrow_mut().count_no_more();
@@ -199,7 +201,8 @@ fn look(lab: &Lab, mut row: Row, samples: Vec<Vec<Sample>>) -> Results {
     let summaries = contestants.map(|(mut contestant, samples)| {
         let seen = contestant.look(lab);
         let disk = contestant.disk.as_ref();
-        let disk = disk.map(|(published, repository)| Disk { published: disk_of(published), repository: disk_of(repository) });
+        let disk =
+            disk.map(|(published, repository)| Disk { published: disk_of(published), repository: disk_of(repository) });
         (contestant.name, Summary::of(&samples, seen, disk))
     });
     Results { title: row.title, contestants: summaries.collect() }

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::measure::Summary;
 use super::rows::Results;
 
-const HEAD: &str = "wall, ms | middle half | CPU, ms | memory, MiB | on the wire, KiB | system calls | wall × | CPU × |";
+const HEAD: &str =
+    "wall, ms | middle half | CPU, ms | memory, MiB | on the wire, KiB | system calls | wall × | CPU × |";
 
 pub fn of_group(title: &str, rows: &[Results]) -> String {
     let mut text = format!("### {title}\n");
@@ -43,7 +44,8 @@ fn kept(row: &Results) -> String {
     for (name, summary) in &row.contestants {
         let Some(disk) = summary.disk else { continue };
         let [repository, published] = [disk.repository, disk.published].map(|bytes| bytes as f64 / 1024.0 / 1024.0);
-        writeln!(text, "\n{name}: {repository:.2} MiB of repository, {published:.2} MiB of published files.").expect("text");
+        writeln!(text, "\n{name}: {repository:.2} MiB of repository, {published:.2} MiB of published files.")
+            .expect("text");
     }
     text
 }
