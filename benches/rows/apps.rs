@@ -37,7 +37,7 @@ pub fn rows(lab: &Rc<Lab>) -> Vec<Row> {
             ..App::new(format!("app-{n}"), &repository.url)
         };
         let host = Host::new(lab, name, repositories.iter().enumerate().map(app).collect());
-        host.poll();
+        host.deploy_all();
         host
     };
     let (shared, own) = (host("shared", |_| 0), host("own", |n| n + 1));
@@ -76,7 +76,7 @@ pub fn rows(lab: &Rc<Lab>) -> Vec<Row> {
 fn one_repository(lab: &Rc<Lab>, repository: &Repository) -> Row {
     let apps = (0..20).map(|n| App::new(format!("part-{n}"), &repository.url)).collect();
     let host = Host::new(lab, "parts", apps);
-    host.poll();
+    host.deploy_all();
     let probe = peers::probe(lab, vec![(0, repository.path.clone())]);
     Row::new("20 apps of one repository, nothing new", 10, vec![unchanged(&host, 20), probe])
 }

@@ -66,6 +66,18 @@ impl Host {
         succeed(&mut self.command(&[]));
     }
 
+    /// The first deploys of many apps, which a busy server may refuse some of: each of them is there in the end.
+    pub fn deploy_all(&self) {
+        for _ in 0..5 {
+            let done = self.command(&[]).output().expect("poller");
+            if done.status.success() {
+                return;
+            }
+            eprintln!("  {} apps: {}, once more", self.apps.len(), done.status);
+        }
+        self.poll();
+    }
+
     /// What is new in the log says so many times that this happened. An end of a whole run is in there once.
     pub fn expect(&self, event: &str, times: usize) {
         let log = fs::read_to_string(self.log()).expect("poller's log");

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use russh::ChannelStream;
@@ -47,7 +48,12 @@ async fn ask_all(port: u16, user: &str, host_key: &str, asked: &[[String; 2]]) -
     let session = connect(port, user, &asked[0][0], host_key).await?;
     let all = asked.iter().map(async |[_, repository]| {
         let mut stream = open(&session, repository).await?;
-        ask(&mut stream).await
+        let tip = ask(&mut stream).await?;
+        // sshd counts a channel until its program has ended, and allows ten.
+        if asked.len() > AT_ONCE {
+            while stream.read(&mut [0; 64]).await? > 0 {}
+        }
+        Ok(tip)
     });
     stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
 }
@@ -67,7 +73,13 @@ async fn connect(port: u16, user: &str, key: &str, host_key: &str) -> Result<Han
 }
 
 async fn open(session: &Handle<Pinned>, repository: &str) -> Result<ChannelStream<Msg>, russh::Error> {
-    let channel = session.channel_open_session().await?;
+    let channel = loop {
+        match session.channel_open_session().await {
+            // Nor is it told when the program is gone: the next one may come too early.
+            Err(russh::Error::ChannelOpenFailure(_)) => tokio::time::sleep(Duration::from_millis(1)).await,
+            opened => break opened?,
+        }
+    };
     channel.set_env(false, "GIT_PROTOCOL", "version=2").await?;
     let command = format!("git-upload-pack '{repository}'");
     channel.exec(false, command).await?;
