@@ -66,16 +66,12 @@ impl Host {
         succeed(&mut self.command(&[]));
     }
 
-    /// The first deploys of many apps, which a busy server may refuse some of: each of them is there in the end.
+    /// The first deploys of many apps, a few at a time, so that they do not depend on how many a run can ask for.
     pub fn deploy_all(&self) {
-        for _ in 0..5 {
-            let done = self.command(&[]).output().expect("poller");
-            if done.status.success() {
-                return;
-            }
-            eprintln!("  {} apps: {}, once more", self.apps.len(), done.status);
+        for apps in self.apps.chunks(8) {
+            let names: Vec<&str> = apps.iter().map(|app| app.name.as_str()).collect();
+            succeed(&mut self.command(&names));
         }
-        self.poll();
     }
 
     /// What is new in the log says so many times that this happened. An end of a whole run is in there once.
