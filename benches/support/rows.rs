@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::lab::Lab;
 use super::measure::{self, Disk, Sample, Seen, Summary, disk_of};
-use super::trace::trace;
+use super::trace::{Calls, trace};
 
 type Action = Box<dyn FnMut()>;
 
@@ -34,6 +34,7 @@ pub struct Row {
     rounds: usize,
     warm_up: usize,
     begin: Action,
+    calls: Calls,
     contestants: Vec<Contestant>,
 }
 
@@ -105,14 +106,14 @@ impl Contestant {
     }
 
     /// Of many programs one after the other the first one only, which the others are like.
-    fn look(&mut self, lab: &Lab) -> Option<Seen> {
+    fn look(&mut self, lab: &Lab, calls: Calls) -> Option<Seen> {
         let Work::Programs(programs) = &self.work else { return None };
         (self.before)();
         let commands = programs();
         let alike = if commands.len() >= MANY { commands.len() as u64 } else { 1 };
         let traced = if alike > 1 { &commands[..1] } else { &commands[..] };
         lab.server.borrow().bytes();
-        let seen = trace(traced, self.status);
+        let seen = trace(traced, self.status, calls);
         let bytes = lab.server.borrow().bytes();
         (self.after)();
         Some(Seen { bytes: bytes * alike, syscalls: seen.syscalls * alike, ..seen })
@@ -124,7 +125,12 @@ const MANY: usize = 10;
 
 impl Row {
     pub fn new(title: impl Into<String>, rounds: usize, contestants: Vec<Contestant>) -> Row {
-        Row { title: title.into(), rounds, warm_up: 1, begin: Box::new(|| ()), contestants }
+        Row { title: title.into(), rounds, warm_up: 1, begin: Box::new(|| ()), calls: Calls::Counted, contestants }
+    }
+
+    /// So many system calls that to count them takes minutes.
+    pub fn without_calls(self) -> Row {
+        Row { calls: Calls::Passed, ..self }
     }
 
     /// Once a round, outside the clock, before the contestants run.
@@ -199,7 +205,7 @@ fn look(lab: &Lab, mut row: Row, samples: Vec<Vec<Sample>>) -> Results {
     (row.begin)();
     let contestants = row.contestants.into_iter().zip(samples);
     let summaries = contestants.map(|(mut contestant, samples)| {
-        let seen = contestant.look(lab);
+        let seen = contestant.look(lab, row.calls);
         let disk = contestant.disk.as_ref();
         let disk =
             disk.map(|(published, repository)| Disk { published: disk_of(published), repository: disk_of(repository) });

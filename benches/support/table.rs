@@ -31,7 +31,7 @@ fn line(name: &str, it: &Summary, first: &Summary) -> String {
         maybe(it.cpu.map(|cpu| format!("{cpu:.1}"))),
         maybe(memory),
         maybe(seen.filter(|s| s.bytes > 0).map(|s| format!("{:.1}", s.bytes as f64 / 1024.0))),
-        maybe(seen.map(|s| grouped(s.syscalls))),
+        maybe(seen.filter(|s| s.syscalls > 0).map(|s| grouped(s.syscalls))),
         format!("{:.2}", it.wall / first.wall),
         maybe(it.cpu.zip(first.cpu).map(|(it, first)| format!("{:.2}", it / first))),
     ];

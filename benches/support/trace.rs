@@ -30,8 +30,15 @@ struct Process {
     ended: Option<usize>,
 }
 
-#[derive(Default)]
+/// Whether each system call is stopped at, which makes a run of very many of them slow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    Counted,
+    Passed,
+}
+
 struct Tracer {
+    calls: Calls,
     processes: Vec<Process>,
     /// Which process a thread belongs to.
     threads: HashMap<i32, usize>,
@@ -43,10 +50,10 @@ struct Tracer {
 }
 
 /// Runs them one after the other; each has to end with this status.
-pub fn trace(commands: &[Command], status: i32) -> Seen {
+pub fn trace(commands: &[Command], status: i32, calls: Calls) -> Seen {
     let mut all = Seen::default();
     for command in commands {
-        let seen = trace_one(command, status);
+        let seen = trace_one(command, status, calls);
         all.syscalls += seen.syscalls;
         all.memory = all.memory.max(seen.memory);
         all.shared_once = all.shared_once.max(seen.shared_once);
@@ -55,7 +62,7 @@ pub fn trace(commands: &[Command], status: i32) -> Seen {
 }
 
 #[expect(clippy::zombie_processes, reason = "its end is awaited with those of all that it makes")]
-fn trace_one(plain: &Command, status: i32) -> Seen {
+fn trace_one(plain: &Command, status: i32, calls: Calls) -> Seen {
     // It waits for a line until it is traced.
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "read go; exec \"$@\" < /dev/null", "sh"]).arg(plain.get_program()).args(plain.get_args());
@@ -73,7 +80,15 @@ fn trace_one(plain: &Command, status: i32) -> Seen {
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(first, options).expect("ptrace");
     child.stdin.take().expect("its input").write_all(b"\n").expect("its input");
-    let mut tracer = Tracer::default();
+    let mut tracer = Tracer {
+        calls,
+        processes: Vec::new(),
+        threads: HashMap::new(),
+        has_begun: false,
+        syscalls: 0,
+        shared_once: 0,
+        time: 0,
+    };
     let code = tracer.follow(first);
     assert!(code == status, "{plain:?}: {code}");
     tracer.seen()
@@ -164,7 +179,10 @@ impl Tracer {
 
     /// One that is struck by a signal in between is gone, which is no error.
     fn go_on(&mut self, pid: Pid, signal: Option<Signal>) {
-        let _ = ptrace::syscall(pid, signal);
+        let _ = match self.calls {
+            Calls::Counted => ptrace::syscall(pid, signal),
+            Calls::Passed => ptrace::cont(pid, signal),
+        };
     }
 
     fn seen(&self) -> Seen {
