@@ -3,6 +3,7 @@
 # make faults     every attack of docs/reliability.md in full, as root; some hours
 # make fuzz       each fuzz target for a minute (FUZZ_SECONDS=60), TARGETS="remote config_app" for some
 # make advisories is anything known about a dependency? needs the network
+# make bench      what poller costs beside git and others; ROWS=refs,apps for some, RECORD=yes into docs/performance.md
 # make build      the program as it is installed: target/release/poller
 # make reproducible  build it twice, in two places: the two must be equal byte for byte
 # make sbom       what is in it, crates and C libraries: target/poller.cdx.json
@@ -26,6 +27,8 @@ DEMO_PACKAGES = git openssh-client openssh-server bsdutils
 TEST_PACKAGES = $(DEMO_PACKAGES) cron e2fsprogs faketime gnupg iproute2 logrotate mandoc nftables procps prometheus \
     psmisc shellcheck strace sudo systemd util-linux xfsprogs
 
+BENCH_PACKAGES = $(DEMO_PACKAGES) ansible-core
+
 SCRIPTS = .ci/run tools/demo.sh tools/faults.sh tools/fuzz.sh tools/packages.sh tools/reproducible.sh tools/sbom.sh \
     packaging/examples/django/deploy.sh
 PAGES   = docs/man/poller.8 docs/man/poller.toml.5
@@ -38,6 +41,7 @@ SHELL = /bin/bash
 .PHONY: help demo test faults fuzz lint advisories bench build reproducible sbom install uninstall packages nextest deny \
     cargo-fuzz cyclonedx
 
+export ROUNDS ROWS RECORD GIT_SYNC
 export PATH := $(abspath $(TARGET))/tools/bin:$(PATH)
 
 help:
@@ -72,7 +76,9 @@ lint: packages deny
 advisories: deny
 	$(CARGO) deny --locked check advisories
 
+# ROUNDS, ROWS, RECORD and GIT_SYNC: docs/performance.md. Without ansible-core its row is left out.
 bench:
+	@tools/packages.sh $(BENCH_PACKAGES) || echo "going on without"
 	$(CARGO) bench --locked --bench poll
 
 # So that the program does not depend on where it was built, nor tell it.

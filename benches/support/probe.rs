@@ -1,45 +1,64 @@
 //! The floor: the least that asks a git server for one branch over SSH with the library that poller uses.
-//! One process, one connection, protocol v2; no configuration, no lock, no journal, no log, no other
-//! user, and nothing that would explain an error.
+//! One process, protocol v2; no configuration, no lock, no journal, no log, no other user, and nothing
+//! that would explain an error. Of several repositories, those with one key share a session, with 8
+//! channels at a time, as poller's do; and 8 sessions are open at a time.
 
 use std::io;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use russh::ChannelStream;
-use russh::client::{self, Handler, Msg};
+use russh::client::{self, Handle, Handler, Msg};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, load_secret_key};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Makes this program the probe: port, user, key file, host key file, repository.
+/// Makes this program the probe: port, user, host key file, then a key file and a repository, again and again.
 pub const WORD: &str = "--bare-probe";
 const BRANCH: &str = "refs/heads/main";
+/// Sessions, and channels in a session.
+const AT_ONCE: usize = 8;
 
 pub fn main(arguments: &[String]) -> ExitCode {
-    let [port, user, key, host_key, repository] = arguments else {
+    let [port, user, host_key, asked @ ..] = arguments else {
         return ExitCode::FAILURE;
     };
     let port = port.parse().expect("a port");
+    let (asked, []) = asked.as_chunks::<2>() else {
+        return ExitCode::FAILURE;
+    };
+    let sessions: Vec<&[[String; 2]]> = asked.chunk_by(|[one, _], [other, _]| one == other).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let tip = runtime.block_on(async {
-        let mut stream = connect(port, user, key, host_key, repository).await?;
-        ask(&mut stream).await
+    let tips: Result<Vec<Vec<String>>, russh::Error> = runtime.block_on(async {
+        let all = sessions.iter().map(|asked| ask_all(port, user, host_key, asked));
+        stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
     });
     runtime.shutdown_background();
-    println!("{}", tip.expect("an answer"));
+    let tips: Vec<String> = tips.expect("answers").concat();
+    println!("{} answers, {}", tips.len(), tips[0]);
     ExitCode::SUCCESS
 }
 
-async fn connect(
-    port: u16,
-    user: &str,
-    key: &str,
-    host_key: &str,
-    repository: &str,
-) -> Result<ChannelStream<Msg>, russh::Error> {
+/// The tips of the repositories that one key opens.
+async fn ask_all(port: u16, user: &str, host_key: &str, asked: &[[String; 2]]) -> Result<Vec<String>, russh::Error> {
+    let session = connect(port, user, &asked[0][0], host_key).await?;
+    let all = asked.iter().map(async |[_, repository]| {
+        let mut stream = open(&session, repository).await?;
+        let tip = ask(&mut stream).await?;
+        // sshd counts a channel until its program has ended, and allows ten.
+        if asked.len() > AT_ONCE {
+            while stream.read(&mut [0; 64]).await? > 0 {}
+        }
+        Ok(tip)
+    });
+    stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+async fn connect(port: u16, user: &str, key: &str, host_key: &str) -> Result<Handle<Pinned>, russh::Error> {
     let key = load_secret_key(key, None)?;
     let host_key = std::fs::read_to_string(host_key)?;
     let pinned = PublicKey::from_openssh(&host_key).expect("a public key");
@@ -50,7 +69,17 @@ async fn connect(
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
     let answer = session.authenticate_publickey(user, key).await?;
     assert!(answer.success(), "the key is not accepted");
-    let channel = session.channel_open_session().await?;
+    Ok(session)
+}
+
+async fn open(session: &Handle<Pinned>, repository: &str) -> Result<ChannelStream<Msg>, russh::Error> {
+    let channel = loop {
+        match session.channel_open_session().await {
+            // Nor is it told when the program is gone: the next one may come too early.
+            Err(russh::Error::ChannelOpenFailure(_)) => tokio::time::sleep(Duration::from_millis(1)).await,
+            opened => break opened?,
+        }
+    };
     channel.set_env(false, "GIT_PROTOCOL", "version=2").await?;
     let command = format!("git-upload-pack '{repository}'");
     channel.exec(false, command).await?;
