@@ -3,8 +3,8 @@
 //!
 //! Never by a hard link, for the script may write to its files; a clone shares the bytes on the disk and nothing
 //! else. And never on trust, for it may have written to the old ones: what was cloned counts when size and id are those
-//! of the commit's blob, both looked at in the new file, which nothing changes any more. Whatever else is found under
-//! the old path comes from the repository, as it would have anyway.
+//! of the commit's blob, both looked at in the new file, which those who have the old one open do not reach. Whatever
+//! else is found under the old path comes from the repository, as it would have anyway.
 
 use std::ffi::OsStr;
 use std::fs::File;
