@@ -43,9 +43,9 @@ pub const OWN: [&str; 2] = [REVISION, WAITING];
 
 const CHUNK: usize = 256 << 10;
 
-/// Smaller files are streamed even where they could be cloned. On xfs and btrfs a clone that is read back costs two to
-/// three times a write at 4 KiB, about as much at 64 KiB and a quarter at 1 MiB. What need not be inflated is saved
-/// besides: staging 400 files of 64 KiB took 215 ms and not 510, eight of 4 MiB 250 and not 970 (xfs, measured).
+/// Smaller files are streamed even where they could be cloned. On xfs and btrfs a clone that is read back costs a
+/// little more than a write at 4 KiB, about as much at 64 KiB and a quarter at 1 MiB. What need not be inflated is
+/// saved besides: staging 400 files of 64 KiB took 215 ms and not 510, eight of 4 MiB 250 and not 970 (xfs, measured).
 const SMALLEST_CLONE: u64 = 64 << 10;
 
 /// What is to be written and deleted, by path.
