@@ -4,7 +4,7 @@
 //! Apps that share host, port, user and identity share a connection; those that share a repository
 //! too share the question. Answers go out as they come, so that a slow server holds up nobody else.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,25 +12,39 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::AsyncReadExt;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::messages::{Access, Origin, Probe, ProbeApp, Probed, ProberRequest, Tip};
 use super::{rights, wire};
-use crate::config::{Follow, Remote};
+use crate::config::Remote;
 use crate::journal;
 use crate::outcome::{Class, Failure};
+use crate::remote::channels::{AT_ONCE, Channels};
 use crate::remote::ls_refs::{self, Wanted};
 use crate::remote::session::{Session, Stage, timed_out};
-use crate::remote::{A_MOMENT, Complaint, Conversation, Protocol, host_key, local, openssh, runtime};
+use crate::remote::{A_MOMENT, Complaint, Conversation, Protocol, Service, host_key, local, openssh, runtime};
 use crate::stages::probe;
 use crate::sys::cage::{Cage, Outside, Reading};
 use crate::sys::limits::Limits;
 
-/// sshd's MaxSessions is 10.
-const CHANNELS: usize = 8;
+/// What is heard of an app, by its index; the outer error ends the prober.
+type Heard = Result<(usize, Result<Tip, Failure>)>;
 
-type Answers = Vec<(usize, Result<Tip, Failure>)>;
+/// Answers go out as they come.
+#[derive(Clone)]
+struct Answers(mpsc::UnboundedSender<Heard>);
+
+impl Answers {
+    fn tell(&self, index: usize, tip: Result<Tip, Failure>) {
+        // The other end listens until the last answer.
+        let _ = self.0.send(Ok((index, tip)));
+    }
+
+    fn tell_all(&self, group: &[usize], failure: &Failure) {
+        group.iter().for_each(|&index| self.tell(index, Err(failure.clone())));
+    }
+}
 
 pub fn run() -> Result<()> {
     let request: ProberRequest = wire::receive(&mut std::io::stdin().lock())?.context("no request")?;
@@ -77,21 +91,26 @@ struct Connecting(#[allow(dead_code, reason = "held for its end")] watch::Receiv
 
 async fn probe(request: Arc<Probe>, out: &mut impl Write) -> Result<()> {
     let connections = Arc::new(Semaphore::new(request.connections.max(1)));
-    let mut tasks: JoinSet<Result<Answers>> = JoinSet::new();
+    let mut tasks = JoinSet::new();
+    let (answers, mut heard) = mpsc::unbounded_channel();
+    let answers = Answers(answers);
     let (all_connected, connecting) = watch::channel(());
     for group in groups(&request.apps) {
         let (request, connections) = (Arc::clone(&request), Arc::clone(&connections));
-        let connecting = Connecting(connecting.clone());
+        let (connecting, answers) = (Connecting(connecting.clone()), answers.clone());
         tasks.spawn(async move {
-            let _permit = connections.acquire().await?;
-            Ok(ask_group(&request.apps, group, connecting).await)
+            // It is closed by nobody.
+            let _permit = connections.acquire().await;
+            ask_group(&request.apps, group, connecting, &answers).await;
         });
     }
     drop(connecting);
     let caged = Arc::clone(&request);
     tasks.spawn(async move {
         all_connected.closed().await;
-        close_cage(&caged).map(|()| Vec::new())
+        if let Err(e) = close_cage(&caged) {
+            let _ = answers.0.send(Err(e));
+        }
     });
     // The connections are begun before the journals are read, and go on in between: disk and network work
     // side by side.
@@ -100,11 +119,13 @@ async fn probe(request: Arc<Probe>, out: &mut impl Write) -> Result<()> {
         tokio::task::yield_now().await;
         journals.push(Some(journal::read(&app.repository, &app.name).map_err(Failure::of)));
     }
-    while let Some(answers) = tasks.join_next().await {
-        for (index, tip) in answers.context("a probe that broke")?? {
-            let journal = journals[index].take().context("an app answered twice")?;
-            wire::send(out, &Probed { app: request.apps[index].name.clone(), journal, tip })?;
-        }
+    while let Some(answer) = heard.recv().await {
+        let (index, tip) = answer?;
+        let journal = journals[index].take().context("an app answered twice")?;
+        wire::send(out, &Probed { app: request.apps[index].name.clone(), journal, tip })?;
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.context("a probe that broke")?;
     }
     Ok(())
 }
@@ -127,22 +148,19 @@ fn groups(apps: &[ProbeApp]) -> Vec<Vec<usize>> {
     groups.into_values().collect()
 }
 
-async fn ask_group(apps: &[ProbeApp], group: Vec<usize>, connecting: Connecting) -> Answers {
-    let Some(origin) = group.first().map(|&index| &apps[index].origin) else {
-        return Vec::new();
-    };
+async fn ask_group(apps: &[ProbeApp], group: Vec<usize>, connecting: Connecting, answers: &Answers) {
+    let Some(origin) = group.first().map(|&index| &apps[index].origin) else { return };
     let timeout = group.iter().map(|&i| apps[i].origin.timeout).max().unwrap_or(origin.timeout);
-    let all = |failure: Failure| group.iter().map(|&i| (i, Err(failure.clone()))).collect();
     match (&origin.access, &origin.remote) {
         (Access::Local, Remote::Local(path)) => {
             let path = path.clone();
             let refs = tokio::task::spawn_blocking(move || local::refs(&path)).await;
             drop(connecting);
             let refs = refs.unwrap_or_else(|e| Err(Failure::new(Class::Bug, e.to_string())));
-            let tip = |i: &usize, refs: &[_]| probe::tip(&apps[*i].origin.url, &apps[*i].follow, refs, refs.is_empty());
-            match refs {
-                Ok(refs) => group.iter().map(|i| (*i, tip(i, &refs))).collect(),
-                Err(failure) => all(failure),
+            for &index in &group {
+                let app = &apps[index];
+                let tip = refs.as_ref().map_err(Failure::clone);
+                answers.tell(index, tip.and_then(|r| probe::tip(&app.origin.url, &app.follow, r, r.is_empty())));
             }
         }
         (Access::Program(argv), remote) => {
@@ -150,69 +168,84 @@ async fn ask_group(apps: &[ProbeApp], group: Vec<usize>, connecting: Connecting)
             stage.enter("waiting for ssh_command");
             let opened = openssh::upload_pack(argv, remote, Protocol::V2);
             drop(connecting);
-            ask(apps, &group, async { opened }, &stage, timeout).await
+            drop(ask(apps, &group, async { opened }, &stage, timeout, answers).await);
         }
         _ => {
             let stage = Stage::default();
             let session = match tokio::time::timeout(timeout, Session::open(origin, &stage)).await {
                 Ok(Ok(session)) => session,
-                Ok(Err(failure)) => return all(failure),
-                Err(_) => return all(timed_out(&origin.url, &stage, timeout)),
+                Ok(Err(failure)) => return answers.tell_all(&group, &failure),
+                Err(_) => return answers.tell_all(&group, &timed_out(&origin.url, &stage, timeout)),
             };
             drop(connecting);
-            ask_session(apps, &group, &session, timeout).await
+            ask_session(apps, &group, &session, timeout, answers).await;
         }
     }
 }
 
 /// One channel a repository, a few at once.
-async fn ask_session(apps: &[ProbeApp], group: &[usize], session: &Session, timeout: Duration) -> Answers {
-    let mut by_path: HashMap<&str, Vec<usize>> = HashMap::new();
+async fn ask_session(apps: &[ProbeApp], group: &[usize], session: &Session, timeout: Duration, answers: &Answers) {
+    let mut by_path: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for &index in group {
         if let Remote::Ssh { path, .. } = &apps[index].origin.remote {
             by_path.entry(path).or_default().push(index);
         }
     }
-    let channels = Semaphore::new(CHANNELS);
+    let channels = Channels::new(session);
     let asked = by_path.iter().map(async |(path, indices)| {
-        let Ok(_permit) = channels.acquire().await else {
-            return Vec::new();
-        };
         let stage = Stage::default();
-        ask(apps, indices, session.upload_pack(path, Protocol::V2, &stage), &stage, timeout).await
+        let (permit, channel) = match channels.open(&stage, timeout).await {
+            Ok(Some(open)) => open,
+            Ok(None) => {
+                let url = &apps[indices[0]].origin.url;
+                return answers.tell_all(indices, &timed_out(url, &stage, timeout));
+            }
+            Err(failure) => return answers.tell_all(indices, &failure),
+        };
+        let open = session.start_on(channel, Service::UploadPack, path, Protocol::V2, &stage);
+        if let Some((conversation, complaint)) = ask(apps, indices, open, &stage, timeout, answers).await
+            && by_path.len() > AT_ONCE
+        {
+            // sshd counts a channel until its program is gone.
+            complaint.settled().await;
+            drop(conversation);
+        }
+        drop(permit);
     });
-    futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+    futures_util::future::join_all(asked).await;
 }
 
-/// Opens one conversation and asks for what these apps of one repository follow.
+/// Opens one conversation and asks for what these apps of one repository follow. What is left of it is returned
+/// when it went well.
 async fn ask(
     apps: &[ProbeApp],
     indices: &[usize],
     open: impl Future<Output = Result<(Box<dyn Conversation>, Complaint), Failure>>,
     stage: &Stage,
     timeout: Duration,
-) -> Answers {
-    let Some(url) = indices.first().map(|&i| apps[i].origin.url.as_str()) else {
-        return Vec::new();
-    };
+    answers: &Answers,
+) -> Option<(Box<dyn Conversation>, Complaint)> {
+    let url = apps[*indices.first()?].origin.url.as_str();
     let wanted: Vec<Wanted> = indices.iter().map(|&i| probe::wanted(&apps[i].follow)).collect();
     let exchange = async {
         let (mut conversation, complaint) = open.await?;
         let answer = ls_refs::ask(&mut conversation, &wanted).await;
         Ok((answer, conversation, complaint))
     };
-    let answer = match tokio::time::timeout(timeout, exchange).await {
-        Ok(Ok((Ok(answer), ..))) => Ok(answer),
+    let failure = match tokio::time::timeout(timeout, exchange).await {
+        Ok(Ok((Ok(answer), conversation, complaint))) => {
+            for &index in indices {
+                answers.tell(index, probe::tip_of_answer(url, &apps[index].follow, &answer));
+            }
+            return Some((conversation, complaint));
+        }
         // The time that last words take must not hide what they are about.
-        Ok(Ok((Err(error), conversation, complaint))) => Err(told(url, error, conversation, &complaint).await),
-        Ok(Err(failure)) => Err(failure),
-        Err(_) => Err(timed_out(url, stage, timeout)),
+        Ok(Ok((Err(error), conversation, complaint))) => told(url, error, conversation, &complaint).await,
+        Ok(Err(failure)) => failure,
+        Err(_) => timed_out(url, stage, timeout),
     };
-    let tip = |follow: &Follow| match &answer {
-        Ok(answer) => probe::tip_of_answer(url, follow, answer),
-        Err(failure) => Err(failure.clone()),
-    };
-    indices.iter().map(|&i| (i, tip(&apps[i].follow))).collect()
+    answers.tell_all(indices, &failure);
+    None
 }
 
 /// Waits for the end of a conversation that failed, then of the complaint; neither for long, for a shell

@@ -1,5 +1,6 @@
 //! Asking a git server: over SSH in-process, through a program, or on this machine.
 
+pub mod channels;
 pub mod guard;
 pub mod host_key;
 pub mod host_key_error;

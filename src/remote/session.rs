@@ -112,10 +112,41 @@ impl Session {
         protocol: Protocol,
         stage: &Stage,
     ) -> Result<(Box<dyn Conversation>, Complaint), Failure> {
+        stage.enter("starting git on the server");
+        let channel = self.channel().await?.ok_or_else(|| self.no_channel())?;
+        self.start_on(channel, service, path, protocol, stage).await
+    }
+
+    /// None when the server will not have one more, for the time being or at all.
+    pub async fn channel(&self) -> Result<Option<Channel<Msg>>, Failure> {
+        match self.handle.channel_open_session().await {
+            Ok(channel) => Ok(Some(channel)),
+            Err(russh::Error::ChannelOpenFailure(_)) => Ok(None),
+            Err(e) => Err(self.broken(e)),
+        }
+    }
+
+    pub fn no_channel(&self) -> Failure {
+        Failure::new(Class::Protocol, format!("{} accepts the key but opens no channel for a command", self.host))
+            .help("let it allow sessions: MaxSessions in its sshd_config")
+    }
+
+    fn broken(&self, e: russh::Error) -> Failure {
+        SessionError::from(e).into_failure(&self.host, 0)
+    }
+
+    /// The same on a channel that is open.
+    pub async fn start_on(
+        &self,
+        mut channel: Channel<Msg>,
+        service: Service,
+        path: &str,
+        protocol: Protocol,
+        stage: &Stage,
+    ) -> Result<(Box<dyn Conversation>, Complaint), Failure> {
         let program = service.word();
         stage.enter("starting git on the server");
-        let broken = |e: russh::Error| SessionError::from(e).into_failure(&self.host, 0);
-        let mut channel = self.handle.channel_open_session().await.map_err(broken)?;
+        let broken = |e: russh::Error| self.broken(e);
         if protocol == Protocol::V2 {
             // A server that does not accept the variable answers in v0, which is understood too.
             channel.set_env(false, "GIT_PROTOCOL", "version=2").await.map_err(broken)?;

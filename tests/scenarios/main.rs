@@ -24,6 +24,7 @@ mod hosts;
 mod init;
 mod layouts;
 mod log;
+mod many;
 mod metrics;
 mod mixed;
 mod network;

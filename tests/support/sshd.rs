@@ -72,6 +72,13 @@ impl Sshd {
         self.restart();
     }
 
+    /// The same server with more in its configuration.
+    pub fn restart_with(&mut self, lines: &str) {
+        self.stop();
+        fs::write(self.folder.join("more"), lines).unwrap();
+        self.restart();
+    }
+
     pub fn restart(&mut self) {
         self.child = launch(&self.folder, self.protocol, Some(self.port)).1;
     }
@@ -157,7 +164,8 @@ fn launch(folder: &Path, protocol: Protocol, port: Option<u16>) -> (u16, Child) 
              AuthorizedKeysFile {shown}/authorized_keys\nPidFile none\nUsePAM no\nStrictModes no\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              PermitRootLogin prohibit-password\nMaxStartups 100:30:200\nPrintMotd no\n\
-             LogLevel DEBUG1\nSetEnv HOME={shown}\n{accept}"
+             LogLevel DEBUG1\nSetEnv HOME={shown}\n{accept}{}\n",
+            fs::read_to_string(folder.join("more")).unwrap_or_default()
         );
         fs::write(folder.join("conf"), conf).unwrap();
         let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
