@@ -93,10 +93,16 @@ fn poll(request: &Request) -> Result<u8> {
         ended.log("lock");
         all.push(ended);
     }
+    let mut over = None;
     if let Some(prober) = prober {
-        all.extend(poll_apps(&config, &context, selection.apps, &mut preparation, prober, request.force));
+        let (ended, prober) = poll_apps(&config, &context, selection.apps, &mut preparation, prober, request.force);
+        all.extend(ended);
+        over = prober;
     }
-    Ok(run::conclude(&context, &config, all, began, notifier, request.common.json))
+    let code = run::conclude(&context, &config, all, began, notifier, request.common.json);
+    // It has ended by now.
+    drop(over);
+    Ok(code)
 }
 
 /// A schedule starts all hosts in the same second; each waits its own part of `splay`. A person does not
@@ -131,7 +137,7 @@ fn poll_apps<'c>(
     preparation: &mut Preparation<'c>,
     prober: Result<Helper>,
     force: Force,
-) -> Vec<Ended<'c>> {
+) -> (Vec<Ended<'c>>, Option<Helper>) {
     let mut ended = Vec::new();
     let mut ready: Vec<(Prepared, Lock)> = Vec::new();
     for app in apps {
@@ -153,23 +159,31 @@ fn poll_apps<'c>(
             }
         }
     }
-    ended.extend(travel(context, ready, prober, &config.host, force));
-    ended
+    let (travelled, prober) = travel(context, ready, prober, &config.host, force);
+    ended.extend(travelled);
+    (ended, prober)
 }
 
 /// Probes all at once and sends each app on its road as soon as its answer is there, `jobs` side by side.
 fn travel<'c>(
     context: &Context,
-    ready: Vec<(Prepared<'c>, Lock)>,
+    mut ready: Vec<(Prepared<'c>, Lock)>,
     prober: Result<Helper>,
     host: &Host,
     force: Force,
-) -> Vec<Ended<'c>> {
+) -> (Vec<Ended<'c>>, Option<Helper>) {
+    if ready.len() < 2 {
+        let Some((prepared, lock)) = ready.pop() else { return (Vec::new(), prober.ok()) };
+        // One needs no thread.
+        let mut answer = Err(Failure::new(Class::Bug, "no answer"));
+        let over = supervisor::probe(&[&prepared], prober, 1, &context.stop, |_, probed| answer = probed);
+        return (vec![one(context, host, &prepared, lock, answer, force)], over);
+    }
     let (prepared, locks): (Vec<Prepared<'c>>, Vec<Lock>) = ready.into_iter().unzip();
     let mut locks: Vec<Option<Lock>> = locks.into_iter().map(Some).collect();
     let (to_workers, work) = mpsc::channel::<(usize, Lock, Result<Probed, Failure>)>();
     let (work, results) = (Mutex::new(work), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
+    let over = std::thread::scope(|scope| {
         for _ in 0..host.jobs.min(prepared.len()) {
             scope.spawn(|| {
                 loop {
@@ -181,15 +195,16 @@ fn travel<'c>(
             });
         }
         let asked: Vec<&Prepared> = prepared.iter().collect();
-        supervisor::probe(&asked, prober, host.jobs, &context.stop, |index, probed| {
+        let over = supervisor::probe(&asked, prober, host.jobs, &context.stop, |index, probed| {
             if let Some(lock) = locks[index].take() {
                 // The workers live as long as this channel; it closes below.
                 let _ = to_workers.send((index, lock, probed));
             }
         });
         drop(to_workers);
+        over
     });
-    results.into_inner().unwrap_or_else(|e| e.into_inner())
+    (results.into_inner().unwrap_or_else(|e| e.into_inner()), over)
 }
 
 /// One app's poll, from the prober's answer to its end.

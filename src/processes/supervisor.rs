@@ -357,17 +357,18 @@ pub fn start_prober(fetch: Option<&Account>) -> Result<Helper> {
     Helper::start(Start { role: Role::Prober, account: fetch, umask: 0o027, descriptors: Vec::new(), input: None })
 }
 
-/// Asks for the tips of all apps; `answer` hears of each as soon as it is known.
+/// Asks for the tips of all apps; `answer` hears of each as soon as it is known. The prober that has answered for
+/// all is returned, so that nobody waits for its end who has something to do.
 pub fn probe(
     apps: &[&Prepared],
     prober: Result<Helper>,
     jobs: usize,
     stop: &Stop,
     mut answer: impl FnMut(usize, Result<Probed, Failure>),
-) {
+) -> Option<Helper> {
     let mut waiting: HashMap<&str, usize> = apps.iter().enumerate().map(|(i, p)| (p.app.name.as_str(), i)).collect();
     if waiting.is_empty() {
-        return;
+        return prober.ok();
     }
     let request = Probe {
         apps: apps
@@ -387,7 +388,7 @@ pub fn probe(
     let rounds = apps.len().div_ceil(jobs.max(1)) as u32 + 1;
     let patience =
         Patience { time: longest * 2 * rounds + Duration::from_secs(10), stop: Some(stop), class: Class::Unreachable };
-    let result = (|| -> Result<()> {
+    let result = (|| -> Result<Helper> {
         let mut prober = prober?;
         prober.send(&ProberRequest::Tips(request))?;
         while !waiting.is_empty() {
@@ -396,12 +397,16 @@ pub fn probe(
                 waiting.remove(probed.app.as_str()).context("the prober answered for an app that was not asked for")?;
             answer(index, Ok(probed));
         }
-        prober.finish();
-        Ok(())
+        prober.hang_up();
+        Ok(prober)
     })();
-    if let Err(e) = result {
-        let failure = Failure::of(e);
-        waiting.into_values().for_each(|index| answer(index, Err(failure.clone())));
+    match result {
+        Ok(prober) => Some(prober),
+        Err(e) => {
+            let failure = Failure::of(e);
+            waiting.into_values().for_each(|index| answer(index, Err(failure.clone())));
+            None
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! and a list that fits Debian's today would end fetches on another system, or after an upgrade. Refused
 //! calls give an error, EPERM, and not death: what meets one by mistake can say so.
 //!
-//! The filter is written out here, as there is nothing to it: the number is held against each of the list.
+//! The filter is written out here, as there is nothing to it: the number is looked for in a sorted list.
 //! It comes in two parts, which add up. See `man 2 seccomp`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -142,8 +142,6 @@ const ANY_BIT: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
 fn program(architecture: u32, refusals: &[Refusal]) -> Vec<sock_filter> {
-    let step = |code: u32, k: u32, yes: u8, no: u8| sock_filter { code: code as u16, jt: yes, jf: no, k };
-    let refuse = |error: Errno| step(RETURN, libc::SECCOMP_RET_ERRNO | error as u32, 0, 0);
     let mut steps = vec![
         step(LOAD, ARCH, 0, 0),
         // The numbers of 32-bit calls mean something else.
@@ -151,18 +149,45 @@ fn program(architecture: u32, refusals: &[Refusal]) -> Vec<sock_filter> {
         step(RETURN, libc::SECCOMP_RET_KILL_PROCESS, 0, 0),
         step(LOAD, NUMBER, 0, 0),
         step(AT_LEAST, SECOND_NUMBERS, 0, 1),
-        refuse(Errno::ENOSYS),
+        refuse_with(Errno::ENOSYS),
     ];
-    for refusal in refusals {
+    let mut sorted: Vec<&Refusal> = refusals.iter().collect();
+    sorted.sort_by_key(|refusal| refusal.call);
+    steps.extend(search(&sorted));
+    steps
+}
+
+const fn step(code: u32, k: u32, yes: u8, no: u8) -> sock_filter {
+    sock_filter { code: code as u16, jt: yes, jf: no, k }
+}
+
+fn refuse_with(error: Errno) -> sock_filter {
+    step(RETURN, libc::SECCOMP_RET_ERRNO | error as u32, 0, 0)
+}
+
+/// Halves the list until a few are left. The kernel runs the filter for each number there is when it is put
+/// in place, and for each call that it cannot tell from the number.
+fn search(sorted: &[&Refusal]) -> Vec<sock_filter> {
+    let mut steps = Vec::new();
+    if sorted.len() > 3 {
+        let (below, above) = sorted.split_at(sorted.len() / 2);
+        let (lower, upper) = (search(below), search(above));
+        let over = u8::try_from(lower.len()).expect("a list of some dozens");
+        steps.push(step(AT_LEAST, above[0].call as u32, over, 0));
+        steps.extend(lower);
+        steps.extend(upper);
+        return steps;
+    }
+    for refusal in sorted {
         let number = refusal.call as u32;
         match refusal.bits {
-            None => steps.extend([step(EQUAL, number, 0, 1), refuse(refusal.error)]),
+            None => steps.extend([step(EQUAL, number, 0, 1), refuse_with(refusal.error)]),
             // The lower half of the argument, as both architectures store it.
             Some((argument, bits)) => steps.extend([
                 step(EQUAL, number, 0, 4),
                 step(LOAD, ARGUMENTS + 8 * argument, 0, 0),
                 step(ANY_BIT, bits, 0, 1),
-                refuse(refusal.error),
+                refuse_with(refusal.error),
                 step(LOAD, NUMBER, 0, 0),
             ]),
         }
