@@ -58,7 +58,7 @@ test: packages nextest lint
 # The table of docs/reliability.md, from what each attack told of itself. Of the program as it is installed.
 faults: packages nextest
 	@[ "$$(id -u)" = 0 ] || { echo "it needs users, mounts and network namespaces: run it as root"; exit 1; }
-	rm -rf $(TARGET)/faults
+	rm -rf $(TARGET)/faults-in-full
 	POLLER_FAULTS=all CI=true $(CARGO) nextest run --locked --release --profile faults --test faults
 	tools/faults.sh $(TARGET)/faults
 

@@ -16,7 +16,7 @@ enum Measure {
     Cpu,
     Bytes,
     Disk,
-    /// In megabytes, and no ratio.
+    /// In megabytes, what processes share counted once, and no ratio.
     Memory,
 }
 
@@ -65,7 +65,7 @@ fn amount(of: &Summary, measure: &Measure) -> Option<f64> {
         Measure::Cpu => of.cpu,
         Measure::Bytes => of.seen.map(|seen| seen.bytes as f64),
         Measure::Disk => of.disk.map(|disk| (disk.published + disk.repository) as f64),
-        Measure::Memory => of.seen.map(|seen| seen.memory as f64 * 1024.0 / 1e6),
+        Measure::Memory => of.seen.map(|seen| seen.shared_once as f64 * 1024.0 / 1e6),
     }
 }
 
@@ -97,7 +97,7 @@ fn list() -> Vec<Target> {
         ratio("against the old script: CPU", Measure::Cpu, one(POLLER), one(GIT_FETCH), 0.07),
         ratio("against git-sync: wall", Measure::Wall, one(POLLER), one(GIT_SYNC), 0.15),
         ratio("against ansible-pull: wall", Measure::Wall, one(POLLER), one(ANSIBLE_PULL), 0.03),
-        memory("memory of an unchanged poll, all processes", one(POLLER), 16.0),
+        memory("memory of an unchanged poll, all processes together", one(POLLER), 16.0),
     ];
     list[1].floor = Some(one(PROBE));
     list[2].floor = Some(one(PROBE));
@@ -127,7 +127,7 @@ fn of_apps() -> Vec<Target> {
         against("200 apps, an identity each, against 200 × `git ls-remote`: wall", &each, 200, 0.10),
         Target {
             floor: Some(place(&each, PROBE)),
-            ..memory("memory of these 200 apps, all processes", place(&each, POLLER), 64.0)
+            ..memory("memory of these 200 apps, all processes together", place(&each, POLLER), 64.0)
         },
     ]
 }

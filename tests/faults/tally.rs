@@ -1,9 +1,11 @@
 //! How many cases a test tried and how many held, with what was measured on the way: a row of the table
-//! in docs/reliability.md. Written to `target/faults` as the test ends, whichever way it does.
+//! in docs/reliability.md. Written to `target/faults`, or `faults-in-full`, as the test ends, whichever way it does.
 
 use std::fmt::Display;
 use std::fs;
 use std::path::PathBuf;
+
+use crate::all;
 
 /// The groups of the table.
 #[derive(Clone, Copy)]
@@ -75,7 +77,8 @@ impl Drop for Tally {
             Some(case) if std::thread::panicking() => eprintln!("case {}: {case}", self.tried),
             _ => self.close(),
         }
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().expect("target").join("faults");
+        let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let folder = target.parent().expect("target").join(if all() { "faults-in-full" } else { "faults" });
         let _ = fs::create_dir_all(&folder);
         let file = folder.join(self.test.replace("::", "."));
         if let Err(e) = fs::write(&file, self.row()) {
