@@ -80,6 +80,7 @@ advisories: deny
 bench:
 	@tools/packages.sh $(BENCH_PACKAGES) || echo "going on without"
 	$(CARGO) bench --locked --bench poll
+	$(CARGO) bench --locked --bench fleet
 
 # So that the program does not depend on where it was built, nor tell it.
 CARGO_FILES = $(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)

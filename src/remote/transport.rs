@@ -5,6 +5,7 @@
 //!
 //! libgit2 turns an error of the stream into text of its own, so the stream keeps the real one.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use git2::Oid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 use tokio::net::unix::pipe;
 use tokio::runtime::Runtime;
@@ -57,6 +59,8 @@ pub struct Stream {
     stop: HangUp,
     /// What libgit2 is to read first, the last byte in front.
     list: Vec<u8>,
+    /// What the server is told first of all that is here.
+    known: Vec<Oid>,
     guard: Guard,
 }
 
@@ -122,6 +126,7 @@ pub fn open(origin: &Origin, reference: &str) -> Result<Opened, Failure> {
         broken: broken.clone(),
         complaint: complaint.clone(),
         list: found.as_ref().map_or_else(Vec::new, |found| shortened(found, &capabilities)),
+        known: Vec::new(),
         guard: Guard::new(LIMITS),
     };
     Ok(Opened { stream, broken, complaint, object: found.map(|found| found.id) })
@@ -156,6 +161,24 @@ async fn list(
             Err(probe::failure(&origin.url, error, complaint.text()))
         }
     }
+}
+
+/// The request with these commits ahead of those that it says are here. It begins with what is wanted, and an
+/// empty packet after that.
+fn with_known<'b>(request: &'b [u8], known: &[Oid]) -> Cow<'b, [u8]> {
+    let mut at = 0;
+    while let Some(length) = request.get(at..at + 4).and_then(|length| std::str::from_utf8(length).ok()) {
+        match usize::from_str_radix(length, 16) {
+            Ok(0) => {
+                let (wanted, rest) = request.split_at(at + 4);
+                let here: String = known.iter().map(|id| format!("0032have {id}\n")).collect();
+                return [wanted, here.as_bytes(), rest].concat().into();
+            }
+            Ok(length @ 4..) => at += length,
+            _ => break,
+        }
+    }
+    request.into()
 }
 
 /// The list as libgit2 gets to see it.
@@ -211,6 +234,13 @@ impl AsyncWrite for Patient<'_> {
 }
 
 impl Stream {
+    /// Commits that are here with all that they lead to. libgit2 tells the server the newest commits of the
+    /// repository, 256 of them, most of which may be entries of journals, which no server has; it then
+    /// fetches everything anew.
+    pub fn knows(&mut self, commits: Vec<Oid>) {
+        self.known = commits;
+    }
+
     fn is_given_up(&self) -> bool {
         let broken = self.broken.0.lock().unwrap_or_else(|e| e.into_inner());
         broken.as_ref().is_some_and(|failure| failure.class == Class::Busy)
@@ -314,8 +344,10 @@ impl Read for Stream {
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let known = std::mem::take(&mut self.known);
+        let told = with_known(bytes, &known);
         self.step("writing", async |conversation| {
-            conversation.write_all(bytes).await?;
+            conversation.write_all(&told).await?;
             conversation.flush().await?;
             Ok(bytes.len())
         })
@@ -332,5 +364,23 @@ impl Drop for Stream {
         let runtime = Arc::clone(&self.runtime);
         let _entered = runtime.enter();
         self.held = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_here_is_told_after_what_is_wanted() {
+        let id = Oid::from_bytes(&[0xab; 20]).unwrap();
+        let have = format!("0032have {id}\n");
+        let request = b"000awant x0000000bhave y0009done\n";
+        let told = with_known(request, &[id, id]);
+        assert_eq!(told, format!("000awant x0000{have}{have}000bhave y0009done\n").as_bytes());
+        assert_eq!(with_known(request, &[]), &request[..]);
+        for odd in [&b""[..], b"000", b"0032want", b"0001", b"zzzz0000"] {
+            assert_eq!(with_known(odd, &[id]), odd);
+        }
     }
 }

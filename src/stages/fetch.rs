@@ -3,6 +3,7 @@
 //! No ref is moved here. A pack appears in the repository whole or not at all, and until the journal
 //! names one of its commits nothing points at it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use git2::{AutotagOption, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, R
 
 use crate::commit::Commit;
 use crate::journal;
+use crate::journal::damaged::ensure_sound;
 use crate::journal::in_use::InUse;
 use crate::outcome::{Class, Failure, remedy};
 use crate::processes::messages::{Access, Fetch, Tip};
@@ -20,6 +22,9 @@ use crate::report::terminal::tell;
 use crate::sys::cage::{Cage, Outside, Reading};
 use crate::sys::libgit2;
 use crate::sys::limits::Limits;
+
+/// So many commits are told to be here, however many apps share the repository.
+const MOST_KNOWN: usize = 100;
 
 /// An open repository, and the quarantine that goes when it is dropped.
 pub struct Opened {
@@ -172,8 +177,15 @@ fn download(
             (path.to_str().context("a path that is not UTF-8")?.to_owned(), None, None)
         }
         _ => {
-            let opened = transport::open(origin, &request.tip.reference)?;
+            let mut opened = transport::open(origin, &request.tip.reference)?;
             opened.object.ok_or_else(gone)?;
+            // A quarantine has no journals.
+            match grounds.quarantine {
+                None => opened.stream.knows(known(repo)?),
+                Some(_) => opened
+                    .stream
+                    .knows(Repository::open_bare(grounds.repository).map_or(Ok(Vec::new()), |r| known(&r))?),
+            }
             Limits::FETCHER.impose()?;
             grounds.close(match origin.access {
                 Access::Program(_) => Outside::SettledWithPrograms,
@@ -214,6 +226,23 @@ fn download(
             Err(failure_of(&origin.url, &e, complaint.and_then(|c| c.text())).into())
         }
     }
+}
+
+/// Commits of the project that the newest entries of the journals name: they were fetched with all that they
+/// lead to.
+fn known(repo: &Repository) -> Result<Vec<Oid>> {
+    let mut known = BTreeSet::new();
+    for reference in repo.references_glob(&journal::reference("*"))? {
+        let Some(id) = reference?.target() else { continue };
+        // What cannot be read is told where it matters; here it only costs a larger pack.
+        if ensure_sound(repo.path(), id).is_ok()
+            && let Ok(entry) = repo.find_commit(id)
+        {
+            // The first parent is the entry before.
+            known.extend(entry.parent_ids().skip(1));
+        }
+    }
+    Ok(known.into_iter().take(MOST_KNOWN).collect())
 }
 
 fn advertised(remote: &Remote, name: &str) -> Result<Option<Oid>, git2::Error> {

@@ -1,10 +1,11 @@
 //! An installation that has deployed for years: its repository holds what is needed, in few files, and
 //! tending it may be killed like anything else.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::support::repo::git;
+use crate::support::repo::{Content, git};
 use crate::support::{World, file, seconds, sh, wait_until};
 
 /// Loose objects and packs.
@@ -49,6 +50,41 @@ fn a_hundred_deploys_leave_a_bounded_journal_and_few_files() {
     world.poll(&["rollback", "site", "--reason", "years"]).expect(0);
     let before = world.repo.id_of("HEAD~1");
     assert_eq!(world.revision("site").as_deref(), Some(before.as_str()));
+}
+
+/// libgit2 tells a server the newest 256 commits that are here: all of them are entries then, and no server
+/// has those.
+#[test]
+fn after_hundreds_of_entries_a_fetch_brings_only_what_is_new() {
+    let world = World::new("entries");
+    let names: Vec<String> = (0..60).map(|n| format!("file-{n}")).collect();
+    let many: Vec<(&str, Content)> = names.iter().map(|name| (name.as_str(), file(name))).collect();
+    world.push(&many, "many files");
+    let deployed = world.deployed();
+    let bare = world.repositories().remove(0);
+    let mut entry = world.journal_tip("site").expect("a journal");
+    let tree = git(&bare, &["rev-parse", &format!("{entry}^{{tree}}")]);
+    for _ in 0..300 {
+        entry = git(&bare, &["commit-tree", tree.trim(), "-p", entry.trim(), "-p", &deployed, "-m", "site: note"]);
+    }
+    git(&bare, &["update-ref", "refs/poller/site", entry.trim()]);
+    sh("chown", &["-R", &world.fetcher.name, bare.to_str().unwrap()]);
+    let packs = || -> BTreeSet<PathBuf> {
+        let all = fs::read_dir(bare.join("objects/pack")).unwrap().map(|entry| entry.unwrap().path());
+        all.filter(|path| path.extension().is_some_and(|extension| extension == "idx")).collect()
+    };
+    let before = packs();
+    let mut newest = String::new();
+    for dry in [true, false] {
+        newest = world.push(&[("index.html", file(format!("dry: {dry}\n")))], "one file more");
+        world.poll(if dry { &["--dry-run"] } else { &[] }).expect(0);
+    }
+    // The entries are in a pack of their own by now.
+    let after = packs();
+    let contents = after.difference(&before).map(|pack| git(&bare, &["verify-pack", "-v", pack.to_str().unwrap()]));
+    let fetched: Vec<String> = contents.filter(|objects| objects.contains(&newest)).collect();
+    let files = fetched.concat().lines().filter(|line| line.contains(" blob ")).count();
+    assert!((1..=6).contains(&files), "{files} files for two that are new");
 }
 
 #[test]
