@@ -30,6 +30,7 @@ fn row(lab: &Rc<Lab>, refs: usize) -> Row {
     let clone = lab.path(&format!("{name}.clone"));
     repository.clone_to(&clone);
     let probe = peers::probe(lab, vec![(0, repository.path.clone())]);
-    let contestants = vec![unchanged(&host, 1), probe, peers::git_fetch(lab, &clone), ls_remote(lab, &repository)];
+    let peers = [peers::git_fetch(lab, &clone), ls_remote(lab, &repository)].map(|peer| peer.at_most(4));
+    let contestants = [unchanged(&host, 1), probe].into_iter().chain(peers).collect();
     Row::new(title(refs), 15, contestants)
 }
