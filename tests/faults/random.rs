@@ -61,6 +61,8 @@ struct Chaos {
 impl Chaos {
     fn begin(seed: u64) -> Chaos {
         let world = World::new("random");
+        // All of it is read at the end.
+        world.write_host_config("history = 1000");
         world.mount_tmpfs(&world.path("var"), "size=512m,mode=0755", None);
         world.mount_tmpfs(&world.path("target"), "size=64m,mode=0755", None);
         world.mount_tmpfs(&world.path("notes"), "size=16m", Some(&world.deployer));
