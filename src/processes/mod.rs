@@ -21,6 +21,7 @@ pub mod looks;
 pub mod messages;
 pub mod output;
 pub mod prober;
+pub mod publishing;
 pub mod reader;
 pub mod rights;
 pub mod script;

@@ -62,15 +62,9 @@ pub fn run() -> Result<()> {
         }
         ProberRequest::Rights(origins, connections) => runtime.block_on(rights::ask(&origins, connections, &mut out)),
     };
-    // A name server that never answers keeps a thread busy; this process does not wait for it. Nor is there
-    // anything to tidy up that the kernel would not do faster.
-    match result {
-        Ok(()) => std::process::exit(0),
-        Err(e) => {
-            runtime.shutdown_background();
-            Err(e)
-        }
-    }
+    // A name server that never answers keeps a thread busy; this process does not wait for it.
+    runtime.shutdown_background();
+    result
 }
 
 /// Programs of the user's own are not poller's to confine, so this process is not before they are started.
