@@ -8,6 +8,7 @@
 //! Nothing goes before what replaces it is complete and on the disk, and nobody reads the repository in that
 //! moment. Killed at any point, what is there is whole, and the next time goes on from it.
 
+mod order;
 mod packs;
 
 use std::collections::HashSet;

@@ -207,12 +207,7 @@ fn write(repo: &Repository, objects: &HashSet<Oid>, folder: &Path) -> Result<Pac
     }
     let mut builder = repo.packbuilder()?;
     builder.set_threads(1);
-    // In the order of their names: the same objects make the same pack.
-    let mut sorted: Vec<_> = objects.iter().collect();
-    sorted.sort();
-    for id in sorted {
-        builder.insert_object(*id, None)?;
-    }
+    super::order::insert(&mut builder, repo, objects)?;
     builder.write(folder, 0o440).with_context(|| folder.display().to_string())?;
     Ok(Pack(builder.name()?.context("a pack without a name")?.to_owned()))
 }
