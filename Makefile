@@ -148,7 +148,7 @@ install:
 	@[ -x $(BUILT) ] || { echo "$(BUILT) is not there yet, and root should not build it: make build"; exit 1; }
 	@install -d $(BIN) $(LIB)/systemd/system $(LIB)/sysusers.d $(LIB)/tmpfiles.d \
 	    $(SHARE)/man/man5 $(SHARE)/man/man8 $(SHARE)/bash-completion/completions $(ZSH) \
-	    $(SHARE)/fish/vendor_completions.d $(SHARE)/poller/cron $(SHARE)/doc/poller/examples \
+	    $(SHARE)/fish/vendor_completions.d $(SHARE)/poller/cron $(SHARE)/doc/poller/docs $(SHARE)/doc/poller/examples \
 	    $(ETC)/poller/apps.d $(ETC)/logrotate.d
 	@install -d -m 0700 $(ETC)/poller/keys
 	install -m 0755 $(BUILT) $(BIN)/poller
@@ -165,8 +165,8 @@ install:
 	@$(BUILT) completions bash | install -m 0644 /dev/stdin $(SHARE)/bash-completion/completions/poller
 	@$(BUILT) completions zsh | install -m 0644 /dev/stdin $(ZSH)/_poller
 	@$(BUILT) completions fish | install -m 0644 /dev/stdin $(SHARE)/fish/vendor_completions.d/poller.fish
-	@install -m 0644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT docs/architecture.md docs/dependencies.md docs/reliability.md \
-	    docs/threat-model.md $(SHARE)/doc/poller/
+	@install -m 0644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT $(SHARE)/doc/poller/
+	@install -m 0644 docs/*.md $(SHARE)/doc/poller/docs/
 	@if [ -e $(TARGET)/poller.cdx.json ]; then install -m 0644 $(TARGET)/poller.cdx.json $(SHARE)/doc/poller/; fi
 	@cp -R --no-preserve=ownership packaging/examples/django packaging/sudoers packaging/prometheus packaging/grafana \
 	    $(SHARE)/doc/poller/examples/
