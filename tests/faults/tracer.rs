@@ -12,7 +12,7 @@
 //! A process of another program, such as a deploy script, is followed to its end and never struck: what
 //! it does between its fork and its `execve` is poller's own, and counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -103,6 +103,8 @@ struct Tracer {
     processes: Vec<Process>,
     /// Which process a thread belongs to.
     threads: HashMap<i32, usize>,
+    /// Threads whose end was told. That a thread was made may be told after it, by the one that made it.
+    ended: HashSet<i32>,
     struck: Option<String>,
     /// The thread whose call is to return an error.
     failing: Option<(Pid, Errno)>,
@@ -145,6 +147,7 @@ fn trace(world: &World, arguments: &[&str], calls: Calls, aim: Option<(Point, Bl
         aim,
         processes: vec![shell],
         threads: HashMap::from([(first.as_raw(), 0)]),
+        ended: HashSet::new(),
         struck: None,
         failing: None,
     };
@@ -165,11 +168,11 @@ impl Tracer {
             };
             match status {
                 WaitStatus::Exited(pid, status) => {
-                    self.threads.remove(&pid.as_raw());
+                    self.end(pid);
                     code = if pid == first { Some(status) } else { code };
                 }
                 WaitStatus::Signaled(pid, signal, _) => {
-                    self.threads.remove(&pid.as_raw());
+                    self.end(pid);
                     code = if pid == first { Some(128 + signal as i32) } else { code };
                 }
                 WaitStatus::PtraceEvent(pid, _, event) => self.event(pid, event),
@@ -181,11 +184,16 @@ impl Tracer {
         code.expect("the program's own end")
     }
 
+    fn end(&mut self, pid: Pid) {
+        self.threads.remove(&pid.as_raw());
+        self.ended.insert(pid.as_raw());
+    }
+
     fn event(&mut self, pid: Pid, event: i32) {
         let is = |which: Event| event == which as i32;
         self.process_of(pid);
         if is(Event::PTRACE_EVENT_FORK) || is(Event::PTRACE_EVENT_VFORK) || is(Event::PTRACE_EVENT_CLONE) {
-            if let Ok(new) = ptrace::getevent(pid) {
+            if let Some(new) = ptrace::getevent(pid).ok().filter(|new| !self.ended.contains(&(*new as i32))) {
                 self.process_of(Pid::from_raw(new as i32));
             }
         } else if is(Event::PTRACE_EVENT_EXEC) {
