@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::outcome::Outcome;
 use crate::processes::messages::Tip;
 use crate::road::back::Goal;
-use crate::road::{Begun, Decided, Judged, Road, Setback};
+use crate::road::{Arrived, Begun, Decided, Judged, Road, Setback};
 
 /// Each stage takes what the one before made, so none can be left out or put in another place.
 pub fn poll(mut road: Road, tip: &Tip) -> Result<Outcome> {
@@ -16,7 +16,10 @@ pub fn poll(mut road: Road, tip: &Tip) -> Result<Outcome> {
         Decided::Back(goal) => return rollback(road, &goal),
         Decided::Stay(outcome) => return Ok(outcome),
     };
-    let fetched = road.fetch(plan)?;
+    let fetched = match road.fetch(plan)? {
+        Arrived::Go(fetched) => fetched,
+        Arrived::Stay(outcome) => return Ok(outcome),
+    };
     let verified = match road.verify(fetched)? {
         Judged::Publish(verified) => *verified,
         Judged::Leave(outcome) => return Ok(outcome),

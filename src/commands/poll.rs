@@ -264,16 +264,16 @@ fn one<'c>(
     ended.milliseconds = began.elapsed().as_millis() as u64;
     ended.log(&lock.content.stage);
     if untidy || lock.content.tending {
-        tend(context, prepared, host.history, &mut lock);
+        let due = if untidy { Due::IfNeeded } else { Due::Leftovers };
+        tend(context, prepared, host.history, due, &mut lock);
     }
     ended.lock = Some(lock);
     ended
 }
 
 /// Keeps the app's repository from growing with age. What it can't do now it does another time.
-fn tend(context: &Context, prepared: &Prepared, history: usize, lock: &mut Lock) {
+fn tend(context: &Context, prepared: &Prepared, history: usize, due: Due, lock: &mut Lock) {
     let app = prepared.app;
-    let due = if lock.content.tending { Due::Unfinished } else { Due::IfNeeded };
     let fetch_account = context.fetch_account.as_ref();
     let mut shop = Workshop::new(app, prepared.repository.clone(), fetch_account, None, &context.stop);
     // Cut short, the mark stays, and the next run tidies up what is left.

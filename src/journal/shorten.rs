@@ -26,9 +26,15 @@ pub fn entries<'r>(repo: &'r Repository, name: &str, limit: usize) -> Result<Vec
     Ok(found)
 }
 
+/// What became of a journal that was shortened.
+pub struct Shortened {
+    /// The pack with the older ones, by its name without `pack-` and ending.
+    pub pack: Option<String>,
+}
+
 /// Drops what is older than the newest `keep` entries, once there are so many more that it is worth it.
-/// Returns whether the journal was written anew. Only with the lock for recording.
-pub fn shorten(repo: &Repository, app: &str, keep: usize) -> Result<Option<Oid>> {
+/// Only with the lock for recording.
+pub fn shorten(repo: &Repository, app: &str, keep: usize) -> Result<Option<Shortened>> {
     let most = keep + keep / 4 + LOOSE;
     let entries = entries(repo, &reference(app), most + 1)?;
     if entries.len() <= most {
@@ -36,14 +42,14 @@ pub fn shorten(repo: &Repository, app: &str, keep: usize) -> Result<Option<Oid>>
     }
     let head = entries[0].id();
     let (newest, older) = entries[..keep].split_at(LOOSE.min(keep));
-    let base = write_packed(repo, older).context("writing the older entries anew")?;
+    let (base, pack) = write_packed(repo, older).context("writing the older entries anew")?.unzip();
     let new = write(repo, newest, base).context("writing the newest entries anew")?.context("no entry to keep")?;
     swap(repo, app, Some(&head.into()), new)?;
-    Ok(Some(new))
+    Ok(Some(Shortened { pack }))
 }
 
-/// A pack at once, since each loose object costs a sync.
-fn write_packed(repo: &Repository, entries: &[GitCommit]) -> Result<Option<Oid>> {
+/// A pack at once, since each loose object costs a sync. Returns the newest one, and the pack's name.
+fn write_packed(repo: &Repository, entries: &[GitCommit]) -> Result<Option<(Oid, String)>> {
     // A handle of its own, for what is written through it stays in memory.
     let aside = Repository::open_bare(repo.path())?;
     let odb = aside.odb()?;
@@ -57,11 +63,10 @@ fn write_packed(repo: &Repository, entries: &[GitCommit]) -> Result<Option<Oid>>
         pack.insert_object(id, None)?;
         last = Some(id);
     }
-    if last.is_some() {
-        let folder = repo.path().join("objects/pack");
-        pack.write(&folder, 0o440).with_context(|| folder.display().to_string())?;
-    }
-    Ok(last)
+    let Some(last) = last else { return Ok(None) };
+    let folder = repo.path().join("objects/pack");
+    pack.write(&folder, 0o440).with_context(|| folder.display().to_string())?;
+    Ok(Some((last, pack.name()?.context("a pack without a name")?.to_owned())))
 }
 
 /// Writes these entries, given newest first, on top of `parent`; returns the newest one.

@@ -27,7 +27,8 @@ pub fn run() -> Result<()> {
     // reads it once.
     git2::Signature::now("poller", "poller").context("the time zone")?;
     let mut input = std::io::stdin().lock();
-    let mut session = Session::default();
+    // At once: a program that the user named must not be started with it.
+    let mut session = Session { stager: Some(File::from(inherited(STREAM)?)), ..Session::default() };
     while let Some(request) = wire::receive::<FetcherRequest>(&mut input)? {
         let reply = session.answer(request).map_err(Failure::of);
         wire::send(&mut std::io::stdout().lock(), &reply)?;
@@ -39,6 +40,7 @@ pub fn run() -> Result<()> {
 struct Session {
     opened: Option<Opened>,
     fetched: Option<Fetched>,
+    /// Where trees go.
     stager: Option<File>,
     /// Part of it was offered to the stager.
     offered: Option<Outgoing>,
@@ -114,10 +116,7 @@ impl Session {
         reply: FetcherReply,
         write: impl FnOnce(&Repository, &mut BufWriter<File>) -> Result<()>,
     ) -> Result<FetcherReply> {
-        let stager = match self.stager.take() {
-            Some(open) => open,
-            None => File::from(inherited(STREAM)?),
-        };
+        let stager = self.stager.take().context("a stream that was given up")?;
         let mut to = BufWriter::with_capacity(256 << 10, stager);
         let done = write(&self.opened()?.repo, &mut to).and_then(|()| Ok(to.flush()?));
         let (stager, _) = to.into_parts();

@@ -99,6 +99,11 @@ impl Helper {
         self.grace = grace;
     }
 
+    /// Whether it goes on. One that was killed while nobody asked it is noticed by nothing else.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }

@@ -324,7 +324,7 @@ pub fn make_folders(paths: &Paths, fetch: Option<&Account>) -> Result<()> {
 }
 
 fn make_folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, chown};
+    use std::os::unix::fs::{DirBuilderExt, lchown};
     if !path.try_exists().with_context(|| path.display().to_string())? {
         if let Some(parent) = path.parent() {
             // Not by the umask: with 002 poller would not trust its own folders.
@@ -341,7 +341,11 @@ fn make_folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
     if let Some(owner) = owner
         && is_still_to_be_given(path).with_context(|| path.display().to_string())?
     {
-        chown(path, Some(owner.uid), Some(owner.gid)).with_context(|| path.display().to_string())?;
+        // Where others can write, it might be a link by now.
+        if let Some(parent) = path.parent() {
+            trusted_file::check_folder(parent)?;
+        }
+        lchown(path, Some(owner.uid), Some(owner.gid)).with_context(|| path.display().to_string())?;
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! The helpers that work on one app, started when first needed, and what they can be asked.
 //!
 //! The stager's standard input has two writers that take turns: the supervisor, with requests, and
-//! the fetcher, with the tree in between. When either helper breaks, both go.
+//! the fetcher, with the tree in between. When either helper breaks, both go; who died while nothing was asked of
+//! it is replaced when something is.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -29,9 +30,9 @@ const FETCH: Duration = Duration::from_secs(20 * 60);
 const FAREWELL: Duration = Duration::from_secs(3);
 const VERIFY: Duration = Duration::from_secs(10 * 60);
 const STAGE: Duration = Duration::from_secs(20 * 60);
-/// Another run may be updating another app's ref in the same repository.
-const RECORD: Duration = Duration::from_secs(60);
-/// Merging packs of 64 MiB each, at the most.
+/// Another run may be updating another app's ref in the same repository, or tending it: then a good deploy waits,
+/// so that it is not taken back for nothing.
+const RECORD: Duration = Duration::from_secs(6 * 60);
 const TEND: Duration = Duration::from_secs(5 * 60);
 const SMALL: Duration = Duration::from_secs(60);
 /// What the tree's pipe holds, in bytes: what Linux gives to anybody.
@@ -248,10 +249,7 @@ impl<'r> Workshop<'r> {
         let app = self.app.name.as_str().to_owned();
         // What has happened is recorded, told to stop or not.
         let patience = Patience { time: RECORD, stop: None, class: Class::Io };
-        if self.fetcher.is_none() {
-            let open = FetcherRequest::Open { repository: self.repository.clone() };
-            self.fetcher()?.ask::<_, Result<FetcherReply, Failure>>(&open, patience)??;
-        }
+        self.open_fetcher(patience)?;
         let request = FetcherRequest::Record { app, entry: Box::new(entry) };
         match self.fetcher()?.ask::<_, Result<_, Failure>>(&request, patience)?? {
             FetcherReply::Recorded { head, untidy } => Ok((head, untidy)),
@@ -294,6 +292,7 @@ impl<'r> Workshop<'r> {
     fn ask_stager(&mut self, request: StagerRequest, time: Duration) -> Result<StagerReply> {
         let patience = Patience { time, stop: None, class: Class::Io };
         let job = self.job(request);
+        self.bury();
         if self.stager.is_none() {
             self.start_stager()?;
         }
@@ -322,6 +321,25 @@ impl<'r> Workshop<'r> {
         self.pipe = None;
     }
 
+    /// Forgets helpers that have died.
+    fn bury(&mut self) {
+        for helper in [&mut self.fetcher, &mut self.stager] {
+            if helper.as_mut().is_some_and(|helper| !helper.is_alive()) {
+                *helper = None;
+            }
+        }
+    }
+
+    /// A fetcher that has the repository open.
+    fn open_fetcher(&mut self, patience: Patience) -> Result<()> {
+        self.bury();
+        if self.fetcher.is_none() {
+            let open = FetcherRequest::Open { repository: self.repository.clone() };
+            self.fetcher()?.ask::<_, Result<FetcherReply, Failure>>(&open, patience)??;
+        }
+        Ok(())
+    }
+
     fn fetcher(&mut self) -> Result<&mut Helper> {
         if self.fetcher.is_none() {
             // A stager without its fetcher holds the end of a pipe that nobody can write to any more.
@@ -346,6 +364,10 @@ impl<'r> Workshop<'r> {
 
     fn start_stager(&mut self) -> Result<()> {
         let input = self.pipe.take();
+        // The one that is there writes to a stager that is gone.
+        if input.is_none() {
+            self.fetcher = None;
+        }
         let start = Start {
             role: Role::Stager,
             account: self.deploy_account.as_ref(),
@@ -359,15 +381,12 @@ impl<'r> Workshop<'r> {
 
     /// Both, with the pipe between them.
     fn both(&mut self) -> Result<()> {
-        if self.fetcher.is_some() && self.stager.is_none() && self.pipe.is_none() {
+        self.bury();
+        if self.stager.is_none() && self.pipe.is_none() {
             self.fetcher = None;
         }
         // A stager that was started alone has no fetcher at the other end.
-        if self.fetcher.is_none() {
-            let open = FetcherRequest::Open { repository: self.repository.clone() };
-            let patience = Patience { time: SMALL, stop: None, class: Class::Io };
-            self.fetcher()?.ask::<_, Result<FetcherReply, Failure>>(&open, patience)??;
-        }
+        self.open_fetcher(Patience { time: SMALL, stop: None, class: Class::Io })?;
         if self.stager.is_none() {
             self.start_stager()?;
         }

@@ -12,6 +12,7 @@ use super::session::quoted;
 use super::{Complaint, Conversation, Protocol};
 use crate::config::Remote;
 use crate::outcome::{Class, Failure};
+use crate::sys::privdrop::end_with_parent;
 
 /// Starts the program, with the arguments that git gives to OpenSSH.
 pub fn upload_pack(
@@ -32,6 +33,8 @@ pub fn upload_pack(
     }
     command.arg(format!("{user}@{host}")).arg(format!("git-upload-pack {}", quoted(path)));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    // Not by `kill_on_drop` alone: this process may be killed itself.
+    end_with_parent(command.as_std_mut());
     let mut child = command.spawn().map_err(|e| {
         Failure::new(Class::Config, format!("ssh_command: {program} cannot be started: {e}"))
             .help("name the program by its full path in `[source] ssh_command`")

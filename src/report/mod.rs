@@ -28,6 +28,15 @@ pub fn printable(text: &str) -> String {
     safe
 }
 
+/// Bytes from outside, in a message that goes into journal, log and mail: printable, and no more of them than
+/// make sense there.
+pub fn excerpt(bytes: &[u8]) -> String {
+    const MOST: usize = 1000;
+    let cut = &bytes[..bytes.len().min(MOST)];
+    let dots = if cut.len() < bytes.len() { "…" } else { "" };
+    format!("{}{dots}", printable(&String::from_utf8_lossy(cut)))
+}
+
 /// Control characters, and the invisible ones that turn text around.
 pub fn is_treacherous(c: char) -> bool {
     c.is_control()

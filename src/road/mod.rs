@@ -86,6 +86,13 @@ pub enum Decided {
     Stay(Outcome),
 }
 
+/// What came of a fetch.
+pub enum Arrived {
+    Go(Fetched),
+    /// It is not what was asked about, and is not to be deployed.
+    Stay(Outcome),
+}
+
 /// A deploy is to be made.
 pub struct Plan {
     kind: Kind,

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::{Begun, Decided, Fetched, Judged, Plan, Road, Staged, Verified, now};
+use super::{Arrived, Begun, Decided, Fetched, Judged, Plan, Road, Staged, Verified, now};
 use crate::commit::Commit;
 use crate::config::{App, Layout};
 use crate::event;
@@ -75,9 +75,13 @@ pub fn is_new_here(app: &App, state: &State) -> bool {
 
 impl Road<'_> {
     pub fn decide(&mut self, tip: &Tip) -> Result<Decided> {
-        let (commit, name) = (tip.commit.as_str(), self.app.name.as_str());
         let decision = decide(&self.journal.state, &tip.commit, &self.policy(), now());
         self.forget_seen(tip, &decision)?;
+        self.follow(tip, decision)
+    }
+
+    fn follow(&mut self, tip: &Tip, decision: Decision) -> Result<Decided> {
+        let (commit, name) = (tip.commit.as_str(), self.app.name.as_str());
         match decision {
             Decision::Unchanged => {
                 event!(INFO, "poll.unchanged", app = name, stage = "decide", commit = commit, outcome = "unchanged"; "{} stands where it stood", tip.reference);
@@ -131,17 +135,31 @@ impl Road<'_> {
         }
     }
 
-    pub fn fetch(&mut self, plan: Plan) -> Result<Fetched> {
+    pub fn fetch(&mut self, plan: Plan) -> Result<Arrived> {
         self.enter("fetch")?;
-        self.timed("fetch", |road| {
+        let commit = self.timed("fetch", |road| {
             let (console, app) = (&road.context.console, road.app.name.as_str());
             let origin = road.origin.as_ref().context("a road without an origin")?;
             let commit = road.shop.fetch(origin, &plan.tip, false, |received, total, bytes| {
                 console.transfer(app, received, total, bytes);
             })?;
             event!(INFO, "fetch.finished", app = app, stage = "fetch", commit = commit.as_str(); "fetched {}", plan.tip.reference);
-            Ok(Fetched { plan, commit })
-        })
+            anyhow::Ok(commit)
+        })?;
+        if commit == plan.tip.commit {
+            return Ok(Arrived::Go(Fetched { plan, commit }));
+        }
+        // Somebody pushed since the question: what was decided about the commit before is not true of this one.
+        let tip = Tip { object: commit.clone(), commit: commit.clone(), reference: plan.tip.reference.clone() };
+        let decision = decide(&self.journal.state, &commit, &self.policy(), now());
+        self.forget_seen(&tip, &decision)?;
+        match decision {
+            Decision::Deploy { kind, why, .. } => Ok(Arrived::Go(Fetched { plan: Plan { kind, why, tip }, commit })),
+            stays => match self.follow(&tip, stays)? {
+                Decided::Stay(outcome) => Ok(Arrived::Stay(outcome)),
+                Decided::Go(_) | Decided::Back(_) => bail!("a decision to stay that was followed by a deploy"),
+            },
+        }
     }
 
     pub fn verify(&mut self, fetched: Fetched) -> Result<Judged> {

@@ -19,6 +19,7 @@ use crate::outcome::{Class, Failure, remedy};
 use crate::processes::messages::{Access, Fetch, Tip};
 use crate::remote::transport;
 use crate::report::terminal::tell;
+use crate::stages::tend;
 use crate::sys::cage::{Cage, Outside, Reading};
 use crate::sys::libgit2;
 use crate::sys::limits::Limits;
@@ -87,9 +88,25 @@ pub struct Fetched {
 impl Fetched {
     /// Removes what a server sent that turned out to be damaged. The tip would count as there from then
     /// on, and would not be fetched again when the server has been repaired.
+    ///
+    /// Not what another app's journal stands on by now: the damage may lie in a folder that is not its own. An app
+    /// that has not recorded it yet fails, and fetches it again.
     pub fn discard(&self, repo: &Repository) -> Result<()> {
-        let _lock = Lock::take(repo.path(), Step::Fetch)?;
-        remove_all(&self.brought)
+        let _fetch = Lock::take(repo.path(), Step::Fetch)?;
+        let _record = Lock::take(repo.path(), Step::Record)?;
+        if self.is_named(repo)? { Ok(()) } else { remove_all(&self.brought) }
+    }
+
+    /// Whether a journal names a commit of what came.
+    fn is_named(&self, repo: &Repository) -> Result<bool> {
+        let named = named(repo)?;
+        for file in self.brought.iter().filter(|file| file.extension().is_some_and(|e| e == "idx")) {
+            let index = fs::read(file).with_context(|| file.display().to_string())?;
+            if tend::ids(&index)?.iter().any(|id| named.contains(id)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -231,7 +248,11 @@ fn download(
 /// Commits of the project that the newest entries of the journals name: they were fetched with all that they
 /// lead to.
 fn known(repo: &Repository) -> Result<Vec<Oid>> {
-    let mut known = BTreeSet::new();
+    Ok(named(repo)?.into_iter().take(MOST_KNOWN).collect())
+}
+
+fn named(repo: &Repository) -> Result<BTreeSet<Oid>> {
+    let mut named = BTreeSet::new();
     for reference in repo.references_glob(&journal::reference("*"))? {
         let Some(id) = reference?.target() else { continue };
         // What cannot be read is told where it matters; here it only costs a larger pack.
@@ -239,10 +260,10 @@ fn known(repo: &Repository) -> Result<Vec<Oid>> {
             && let Ok(entry) = repo.find_commit(id)
         {
             // The first parent is the entry before.
-            known.extend(entry.parent_ids().skip(1));
+            named.extend(entry.parent_ids().skip(1));
         }
     }
-    Ok(known.into_iter().take(MOST_KNOWN).collect())
+    Ok(named)
 }
 
 fn advertised(remote: &Remote, name: &str) -> Result<Option<Oid>, git2::Error> {
@@ -286,17 +307,18 @@ fn peel(repo: &Repository, object: Oid, tip: &Tip) -> Result<Commit> {
 /// What libgit2 cannot make sense of, or does not find, is the server's fault and not this machine's.
 pub fn damaged(error: anyhow::Error) -> anyhow::Error {
     let git = error.chain().find_map(|cause| cause.downcast_ref::<git2::Error>());
-    let ours = git.is_none_or(|e| {
-        matches!(e.class(), ErrorClass::Os | ErrorClass::Filesystem | ErrorClass::NoMemory)
-            || remedy(e.message()).is_some()
-    });
-    if ours || error.chain().any(|cause| cause.is::<Failure>()) {
+    if git.is_none_or(is_ours) || error.chain().any(|cause| cause.is::<Failure>()) {
         return error;
     }
     let text = crate::report::printable(&format!("{error:#}"));
     Failure::new(Class::Protocol, format!("the server sent what does not hold: {text}"))
         .help("if it stays so, the repository on the server is damaged: run git fsck there")
         .into()
+}
+
+/// Whether this machine is at fault, and not what a server sent.
+pub fn is_ours(e: &git2::Error) -> bool {
+    matches!(e.class(), ErrorClass::Os | ErrorClass::Filesystem | ErrorClass::NoMemory) || remedy(e.message()).is_some()
 }
 
 /// The one commit whose name begins with `beginning`.

@@ -26,6 +26,7 @@ use self::refusal::Refusal;
 use super::fetch::Fetched;
 use crate::outcome::Failure;
 use crate::processes::messages::{KeyFile, SignedObject, Signer, Signers};
+use crate::report::excerpt;
 
 /// What git says a signature is for. Signatures of files and of other things do not count.
 const NAMESPACE: &str = "git";
@@ -93,7 +94,7 @@ fn tag(repo: &Repository, fetched: &Fetched) -> Result<Option<(String, Result<Si
     let signed = object::tag(object.data()).and_then(|(name, signed)| {
         // Otherwise a server could show an old release under a new name.
         match fetched.reference.strip_prefix("refs/tags/") {
-            Some(shown) if shown.as_bytes() != name => Err(Refusal::OtherName(object::text(name))),
+            Some(shown) if shown.as_bytes() != name => Err(Refusal::OtherName(excerpt(name))),
             _ => Ok(signed),
         }
     });
@@ -136,7 +137,7 @@ fn check_pgp(signed: &Signed, keys: &PgpKeys, now: i64) -> Result<Found, Refusal
     let document = Document::read(&signed.armour).map_err(Refusal::Pgp)?;
     let found = document.check(&signed.payload, keys, now).map_err(Refusal::Pgp)?;
     // The file is trusted; its owner does not read every name in it.
-    let principals = object::text(found.name.as_bytes()).chars().take(LONGEST_NAME).collect();
+    let principals = excerpt(found.name.as_bytes()).chars().take(LONGEST_NAME).collect();
     Ok(Found { principals, fingerprint: found.fingerprint, subkey: found.subkey })
 }
 
@@ -144,13 +145,13 @@ fn check_ssh(signed: &Signed, allowed: &AllowedSigners) -> Result<Found, Refusal
     let signature = object::dearmour(&signed.armour)?;
     let namespace = signature.namespace();
     if namespace != NAMESPACE {
-        return Err(Refusal::Namespace(object::text(namespace.as_bytes())));
+        return Err(Refusal::Namespace(excerpt(namespace.as_bytes())));
     }
     let key = PublicKey::from(signature.public_key().clone());
     let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
     let kind = key.algorithm();
     if matches!(kind, Algorithm::Rsa { .. } | Algorithm::Dsa | Algorithm::Other(_)) {
-        return Err(Refusal::KeyType { fingerprint, kind: object::text(kind.as_str().as_bytes()) });
+        return Err(Refusal::KeyType { fingerprint, kind: excerpt(kind.as_str().as_bytes()) });
     }
     verify(&key, &signed.payload, &signature)?;
     let time = signed.time.ok_or(Refusal::NoTime)?;

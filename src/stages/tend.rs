@@ -20,8 +20,9 @@ use git2::{Oid, Repository};
 
 use super::fetch::{self, Lock, Step};
 use crate::journal::in_use::alone;
-use crate::journal::shorten::{LOOSE, entries, shorten};
-use packs::Folder;
+use crate::journal::shorten::{LOOSE, Shortened, entries, shorten};
+pub use packs::ids;
+use packs::{Folder, Pack};
 
 /// Loose objects that are no reason to do anything: about 20 deploys' worth.
 const LOOSE_OBJECTS: usize = 200;
@@ -43,8 +44,9 @@ pub struct Tended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Due {
     IfNeeded,
-    /// The last time was cut short.
-    Unfinished,
+    /// Only what the last time left, which was cut short: a merge that can't come to its end is not begun at each
+    /// poll, but at each deploy.
+    Leftovers,
 }
 
 /// Whether there is something to do.
@@ -60,23 +62,27 @@ pub fn tend(path: &Path, app: &str, history: usize, due: Due) -> Result<Option<T
         return Ok(None);
     }
     let _fetch = Lock::take(path, Step::Fetch)?;
-    let _record = Lock::take(path, Step::Record)?;
     fetch::clean_packs(path)?;
     fetch::clean_refs(path)?;
     folder.tidy()?;
-    if !is_needed(path)? {
+    if due == Due::Leftovers || !is_needed(path)? {
         return Ok(None);
     }
     let repo = Repository::open_bare(path).with_context(|| path.display().to_string())?;
-    let shortened = shorten(&repo, app, history)?.is_some();
+    let small = folder.to_merge(PACKS)?;
+    let merged_into = folder.merge(&repo, &small)?;
+    // Not before: merging takes its time, and a deploy of another app wants to be recorded.
+    let _record = Lock::take(path, Step::Record)?;
+    let shortened = shorten(&repo, app, history)?;
+    if let Some(Shortened { pack: Some(pack) }) = &shortened {
+        folder.add_journal_pack(Pack::named(pack))?;
+    }
     let journals = Journals::of(&repo)?;
     let old_journals = folder.journal_packs()?;
     let journal_pack = folder.write_journal_pack(&repo, &journals.settled)?;
-    let small = folder.to_merge(PACKS)?;
-    let merged_into = folder.merge(&repo, &small)?;
     drop(repo);
 
-    let mut done = Tended { shortened, ..Tended::default() };
+    let mut done = Tended { shortened: shortened.is_some(), ..Tended::default() };
     let Some(_alone) = alone(path)? else {
         // Somebody reads what was replaced. It is there twice, and the next time finds it again.
         return Ok(Some(done));

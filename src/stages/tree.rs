@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use git2::{ObjectType, Odb, Oid};
 
+use super::fetch::is_ours;
 use crate::outcome::{Class, Failure};
-use crate::report::printable;
+use crate::report::{excerpt, printable};
 
 /// What is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +174,7 @@ fn items(odb: &Odb, tree: Oid, at: &[u8], depth: usize, budget: &mut Budget) -> 
             show(&at[..at.len().min(60)])
         )));
     }
-    let missing = |e| missing(&format!("the folder {}", show(at)), tree, &e);
+    let missing = |e| missing(&format!("the folder {}", show(at)), tree, e);
     let (size, kind) = odb.read_header(tree).map_err(missing)?;
     if kind != ObjectType::Tree {
         return Err(refused(format!("{} is said to be a folder and is a {kind}", show(at))));
@@ -260,13 +261,16 @@ fn is_dot_git(name: &[u8]) -> bool {
 }
 
 fn show(bytes: &[u8]) -> String {
-    format!("`{}`", printable(&String::from_utf8_lossy(bytes)))
+    format!("`{}`", excerpt(bytes))
 }
 
 /// An object that a commit has and the repository has not, or not whole.
-pub fn missing(what: &str, id: Oid, e: &git2::Error) -> anyhow::Error {
-    let why = printable(e.message());
-    Failure::new(Class::Protocol, format!("{what} ({id}) cannot be read: {why}"))
+pub fn missing(what: &str, id: Oid, e: git2::Error) -> anyhow::Error {
+    let message = format!("{what} ({id}) cannot be read");
+    if is_ours(&e) {
+        return anyhow::Error::from(e).context(message);
+    }
+    Failure::new(Class::Protocol, format!("{message}: {}", printable(e.message())))
         .help("the server left it out or sent it damaged: run git fsck there")
         .into()
 }

@@ -13,7 +13,7 @@ use super::tree::{self, Kind, Leaves};
 use crate::commit::Commit;
 use crate::outcome::{Class, Failure};
 use crate::processes::messages::{Rewind, Summary, SummaryCommit, Verified, Verify};
-use crate::report::{plural, printable};
+use crate::report::{excerpt, plural, printable};
 use crate::sys::libgit2::LARGEST_OBJECT;
 
 /// What a dry run lists at most; the totals say how many there are.
@@ -65,7 +65,7 @@ pub fn verify(repo: &Repository, fetched: &Fetched, request: &Verify) -> Result<
 }
 
 fn root(repo: &Repository, commit: Oid) -> Result<Oid> {
-    Ok(repo.find_commit(commit).map_err(|e| tree::missing("the commit", commit, &e))?.tree_id())
+    Ok(repo.find_commit(commit).map_err(|e| tree::missing("the commit", commit, e))?.tree_id())
 }
 
 /// The tree that is published: the commit's own, or a folder of it.
@@ -95,7 +95,7 @@ fn fast_forward(repo: &Repository, app: &str, deployed: Oid, tip: Oid, rewind: R
 }
 
 fn descends(repo: &Repository, tip: Oid, deployed: Oid) -> Result<bool> {
-    repo.graph_descendant_of(tip, deployed).map_err(|e| tree::missing("the history of the commit", tip, &e))
+    repo.graph_descendant_of(tip, deployed).map_err(|e| tree::missing("the history of the commit", tip, e))
 }
 
 /// What leads to an entry of `shared` has to be a folder, for the link to it lies there.
@@ -130,7 +130,7 @@ fn inspect(odb: &Odb, leaves: &Leaves) -> Result<Verified> {
             }
             continue;
         }
-        let missing = |e| tree::missing(&format!("`{}`", shown()), leaf.id, &e);
+        let missing = |e| tree::missing(&format!("`{}`", shown()), leaf.id, e);
         let (size, kind) = odb.read_header(leaf.id).map_err(missing)?;
         if kind != ObjectType::Blob {
             return Err(Failure::new(Class::Refused, format!("`{}` is said to be a file and is a {kind}", shown()))
@@ -167,10 +167,9 @@ fn inspect(odb: &Odb, leaves: &Leaves) -> Result<Verified> {
     let mut steps = MOST_STEPS;
     for (path, target) in links.iter() {
         if let Some(why) = links.escapes(path, &mut steps) {
-            let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
             return Err(Failure::new(
                 Class::Refused,
-                format!("the link `{}` → `{}` leaves the published tree: {why}", text(path), text(target)),
+                format!("the link `{}` → `{}` leaves the published tree: {why}", excerpt(path), excerpt(target)),
             )
             .help("make it relative and keep it inside, or name it in `[target] shared`")
             .into());
@@ -204,7 +203,7 @@ fn summary(
     }
     let mut summary = Summary::default();
     for id in walk {
-        let id = id.map_err(|e| tree::missing("the history of the commit", tip, &e))?;
+        let id = id.map_err(|e| tree::missing("the history of the commit", tip, e))?;
         summary.commits_total += 1;
         if summary.commits.len() < LISTED {
             // One in the middle that libgit2 cannot parse: only the tip's tree is published.
@@ -213,11 +212,10 @@ fn summary(
                 summary.commits.push(SummaryCommit { commit: id.into(), subject, author, time: 0 });
                 continue;
             };
-            let text = |bytes: &[u8]| printable(&String::from_utf8_lossy(bytes));
             summary.commits.push(SummaryCommit {
                 commit: id.into(),
-                subject: text(commit.message_bytes().split(|&b| b == b'\n').next().unwrap_or_default()),
-                author: text(commit.author().name_bytes()),
+                subject: excerpt(commit.message_bytes().split(|&b| b == b'\n').next().unwrap_or_default()),
+                author: excerpt(commit.author().name_bytes()),
                 time: commit.time().seconds(),
             });
         }

@@ -37,6 +37,34 @@ fn a_tip_is_deployed_once_it_has_stood_as_long_as_it_must() {
 }
 
 #[test]
+fn what_is_pushed_between_the_question_and_the_fetch_has_to_stand_for_itself() {
+    let mut world = World::new("soak push");
+    needs_program!("faketime");
+    let first = world.deployed();
+    world.app("site").source("soak = \"1h\"").write();
+    world.push(&[("index.html", file("two\n"))], "second");
+    world.poll(&[]).expect(0).silent();
+    let third = world.repo.commit(&[("index.html", file("three\n"))], "third");
+    world.repo.push_to("refs/heads/next");
+    // The question is asked in protocol v2, the fetch in the older one: only then does `main` move.
+    let (program, git) = (world.path("server/push"), world.path("server/site.git"));
+    let text = format!(
+        "#!/bin/sh\n[ -n \"$GIT_PROTOCOL\" ] || git --git-dir={} update-ref refs/heads/main {third}\nexec sh -c \"$SSH_ORIGINAL_COMMAND\"\n",
+        git.display()
+    );
+    crate::support::put_exec(&program, &text);
+    let force = format!("ForceCommand {}", program.display());
+    world.sshd.restart_with(&force);
+    poll_later(&world, "+90m").expect(0).silent();
+    world.expect_live("site", &first);
+    poll_later(&world, "+149m").expect(0).silent();
+    world.expect_live("site", &first);
+    poll_later(&world, "+160m").expect(0).silent();
+    world.expect_live("site", &third);
+    assert_eq!(world.history("site")[2..], ["soak skipped", "soak skipped", "deploy started", "deploy deployed"]);
+}
+
+#[test]
 fn force_does_not_wait_and_a_failed_attempt_does_not_soak_again() {
     let world = World::new("soak force");
     world.deployed();

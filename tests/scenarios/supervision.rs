@@ -232,3 +232,29 @@ fn a_keeper_that_is_killed_leaves_nothing_running() {
         world.expect_live("site", &first);
     }
 }
+
+#[test]
+fn helpers_that_are_killed_while_a_script_runs_are_replaced() {
+    for (word, layout) in
+        [("_fetcher", "in-place"), ("_stager", "in-place"), ("_fetcher", "releases"), ("_stager", "releases")]
+    {
+        for status in [0, 1] {
+            let world = World::new(&format!("{word} {layout} {status}"));
+            world.app("site").target(&format!("layout = \"{layout}\"")).write();
+            let first = world.deployed_as_configured();
+            // Once only: a rollback runs its release's own script.
+            let (running, script) = in_deploy(&world, &format!("sleep 300 || true\nexit {status}"));
+            let second = world.repo.head();
+            let is_it = |pid: &i32| processes::command_line(*pid).contains(word);
+            let helper = processes::helpers_of(running.pid()).into_iter().find(is_it).expect(word);
+            processes::signal(helper, Signal::SIGKILL);
+            processes::signal(script, Signal::SIGKILL);
+            running.wait().expect(status);
+            world.expect_live("site", if status == 0 { &second } else { &first });
+            let ending = if status == 0 { "deploy deployed" } else { "deploy failed" };
+            assert_eq!(world.history("site").last().map(String::as_str), Some(ending));
+            world.expect_no_leftovers("site");
+            world.expect_no_processes();
+        }
+    }
+}

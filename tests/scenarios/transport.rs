@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
+
 use crate::support::sshd::make_key;
-use crate::support::{Content, World, file};
+use crate::support::{Content, World, file, processes, put_exec, seconds, set_mode, wait_until};
 
 fn start(world: &World) -> String {
     world.app("site").write();
@@ -78,6 +80,31 @@ fn an_ssh_command_that_fails_is_unreachable_and_says_what_it_said() {
     world.push(&[("deploy.sh", world.script(""))], "first");
     world.poll(&[]).expect_one_of(&[69, 76]).says("no route for you");
     expect_nothing_happened(&world);
+}
+
+#[test]
+fn an_ssh_command_gets_no_pipe_of_pollers_and_ends_with_it() {
+    let world = World::new("openssh ends");
+    let (program, said) = (world.path("etc/wrapper"), world.path("notes/descriptors"));
+    let shown = said.display();
+    fs::write(&said, "").unwrap();
+    set_mode(&said, 0o666);
+    put_exec(
+        &program,
+        &format!("#!/bin/sh\n[ ! -e /proc/$$/fd/3 ] || echo 3 >> {shown}\necho it >> {shown}\nexec sleep 9999\n"),
+    );
+    let app = world.app("site").without("source.identity");
+    app.source(&format!("ssh_command = \"{}\"", program.display())).write();
+    world.push(&[("deploy.sh", world.script(""))], "first");
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let running = world.spawn_poll(&[]);
+        let sleeps = || world.processes().iter().any(|pid| processes::command_line(*pid) == "sleep 9999");
+        wait_until("the program", seconds(10), sleeps);
+        running.signal(signal);
+        running.wait();
+        wait_until("its end", seconds(10), || !sleeps());
+    }
+    assert_eq!(fs::read_to_string(&said).unwrap(), "it\nit\n");
 }
 
 #[track_caller]

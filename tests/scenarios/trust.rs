@@ -35,6 +35,20 @@ fn poller_toml_writable_by_others() {
 }
 
 #[test]
+fn a_state_folder_that_is_to_be_made_where_others_can_write() {
+    expect_refusal("state", None, |w| {
+        let shared = w.path("shared");
+        fs::create_dir(&shared).unwrap();
+        set_mode(&shared, 0o777);
+        let state = shared.join("state");
+        let text = fs::read_to_string(w.config_file()).unwrap();
+        let text = text.replace(w.state().to_str().unwrap(), state.to_str().unwrap());
+        fs::write(w.config_file(), text).unwrap();
+        shared
+    });
+}
+
+#[test]
 fn an_apps_file_writable_by_others() {
     expect_refusal("app", Some("662"), |w| chmod(&w.path("etc/apps.d/site.toml"), 0o662));
 }

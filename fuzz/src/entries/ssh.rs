@@ -8,6 +8,7 @@ use russh::keys::ssh_key::LineEnding;
 use super::{assert_printable, text, told};
 use crate::processes::messages::{KeyFile, Signers};
 use crate::remote::known_hosts::KnownHosts;
+use crate::report::excerpt;
 use crate::stages::signature::allowed_signers::AllowedSigners;
 use crate::stages::signature::object;
 
@@ -86,7 +87,7 @@ pub fn signature(data: &[u8]) {
     match object::tag(data) {
         Ok((name, signed)) => {
             assert_eq!([signed.payload, signed.armour.clone()].concat(), data);
-            assert_printable(&object::text(name));
+            assert_printable(&excerpt(name));
             armour(&signed.armour);
         }
         Err(refusal) => told(&refusal.failure("the tag", &signers()).message),

@@ -6,7 +6,6 @@
 use russh::keys::ssh_key::SshSig;
 
 use super::refusal::Refusal;
-use crate::report::printable;
 
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 const END: &str = "-----END SSH SIGNATURE-----";
@@ -119,9 +118,4 @@ pub fn dearmour(armour: &[u8]) -> Result<SshSig, Refusal> {
         pem.push('\n');
     }
     SshSig::from_pem(format!("{pem}{END}\n")).map_err(|_| Refusal::Unreadable)
-}
-
-/// For a sentence.
-pub fn text(bytes: &[u8]) -> String {
-    printable(&String::from_utf8_lossy(bytes))
 }

@@ -10,12 +10,20 @@ use git2::{Oid, Repository};
 
 /// Packs larger than this are never copied. 64 MiB of history is the work of many fetches.
 const LARGE: u64 = 64 << 20;
+/// No more than this is merged at a time, so that it takes a minute or two, and not the time that tending may have.
+const TOGETHER: u64 = 256 << 20;
 /// Objects larger than this are not compared with others when packs are merged: libgit2 holds ten at a time.
 const COMPARED: i64 = 1 << 20;
 
 /// A pack's name, without `pack-` and ending.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pack(String);
+
+impl Pack {
+    pub fn named(name: &str) -> Pack {
+        Pack(name.to_owned())
+    }
+}
 
 pub struct Folder {
     repository: PathBuf,
@@ -119,6 +127,13 @@ impl Folder {
         write().with_context(|| path.display().to_string())
     }
 
+    /// One that was made where it is seen.
+    pub fn add_journal_pack(&self, pack: Pack) -> Result<()> {
+        let mut listed = self.journal_packs()?;
+        listed.push(pack);
+        self.list_journal_packs(&listed)
+    }
+
     fn list(&self) -> PathBuf {
         self.repository.join("journal-packs")
     }
@@ -192,7 +207,7 @@ fn how_many(sizes: &[u64], most: usize) -> usize {
     let (mut count, mut sum) = (0, 0);
     for size in &sizes[..small] {
         let is_many = sizes.len() - count > most / 2;
-        if !is_many && *size > sum {
+        if !is_many && *size > sum || sum + size > TOGETHER {
             break;
         }
         (count, sum) = (count + 1, sum + size);
@@ -213,7 +228,7 @@ fn write(repo: &Repository, objects: &HashSet<Oid>, folder: &Path) -> Result<Pac
 }
 
 /// The ids in an index of version 2, which is the only one that libgit2 writes.
-fn ids(index: &[u8]) -> Result<Vec<Oid>> {
+pub fn ids(index: &[u8]) -> Result<Vec<Oid>> {
     const NAMES: usize = 8 + 256 * 4;
     ensure!(index.starts_with(b"\xfftOc\0\0\0\x02") && index.len() >= NAMES, "not an index of version 2");
     let count = u32::from_be_bytes(index[NAMES - 4..NAMES].try_into()?) as usize;
@@ -247,6 +262,7 @@ mod tests {
         let doubling: Vec<u64> = (0..12).map(|n| 1 << n).collect();
         assert_eq!(how_many(&doubling, 10), 7);
         assert_eq!(how_many(&[LARGE + 1; 20], 10), 0);
+        assert_eq!(how_many(&[LARGE; 20], 10), 4, "no more at a time than can be done in it");
     }
 
     #[test]

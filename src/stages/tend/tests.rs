@@ -174,9 +174,11 @@ fn what_a_killed_one_left_is_taken_up() {
     fs::write(scratch.0.join("objects/pack/pack-0123.pack"), "without its index").unwrap();
     folder.list_journal_packs(&[]).unwrap();
     fs::write(scratch.0.join("journal-packs"), "0123456789012345678901234567890123456789\n").unwrap();
-    tend(&scratch.0, "site", 500, Due::Unfinished).unwrap().unwrap();
+    assert_eq!(tend(&scratch.0, "site", 500, Due::Leftovers).unwrap(), None, "no merge that may not come to its end");
     assert!(!scratch.0.join("objects/poller-aside").exists());
     assert!(!scratch.0.join("objects/pack/pack-0123.pack").exists());
+    assert_eq!(folder.packs().unwrap().len(), PACKS + 1);
+    tend(&scratch.0, "site", 500, Due::IfNeeded).unwrap().unwrap();
     assert_eq!(folder.journal_packs().unwrap().len(), 1);
     scratch.fsck();
 }

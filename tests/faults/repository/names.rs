@@ -72,7 +72,8 @@ fn gits_own_name_in_every_spelling() {
 #[test]
 fn names_that_are_too_long() {
     let mut hostile = Hostile::by_pack("long names");
-    let names = [256, 257, 4096, 100_000].map(|length| vec![b'x'; length]);
+    // The longest are as long as a message between processes may be, and longer.
+    let names = [256, 257, 4096, 100_000, 7_000_000, 20_000_000].map(|length| vec![b'x'; length]);
     let names = names.each_ref().map(|name| (&**name, "which is longer than 255 bytes"));
     refuse(&mut hostile, &names);
 }
