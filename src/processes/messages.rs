@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use super::looks::{First, InTree, Mode, Programs, Push, Right, Room};
+pub use super::origins::Origins;
 pub use super::publishing::{Onto, StagerJob, StagerReply, StagerRequest};
 use crate::commit::Commit;
 use crate::config::{Follow, Remote};
@@ -59,7 +60,7 @@ pub struct Origin {
 pub enum ProberRequest {
     Tips(Probe),
     /// Whether keys may push to what they are to read, for `check`; at most so many connections at once.
-    Rights(Vec<Origin>, usize),
+    Rights(Origins, usize),
     /// Which host key a server shows, for `init`; the answer is one line in OpenSSH's format.
     HostKey {
         host: String,
@@ -70,6 +71,8 @@ pub enum ProberRequest {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Probe {
+    /// One for each app.
+    pub origins: Origins,
     pub apps: Vec<ProbeApp>,
     /// Connections open at once.
     pub connections: usize,
@@ -78,7 +81,6 @@ pub struct Probe {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProbeApp {
     pub name: String,
-    pub origin: Origin,
     pub follow: Follow,
     pub repository: PathBuf,
 }

@@ -19,6 +19,7 @@ pub mod helper;
 pub mod keeper;
 pub mod looks;
 pub mod messages;
+pub mod origins;
 pub mod output;
 pub mod prober;
 pub mod publishing;

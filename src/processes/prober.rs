@@ -6,18 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::messages::{Access, Origin, Probe, ProbeApp, Probed, ProberRequest, Tip};
 use super::{rights, wire};
-use crate::config::Remote;
+use crate::config::{Follow, Remote};
 use crate::journal;
 use crate::outcome::{Class, Failure};
 use crate::remote::channels::{AT_ONCE, Channels};
@@ -27,6 +27,14 @@ use crate::remote::{A_MOMENT, Complaint, Conversation, Protocol, Service, host_k
 use crate::stages::probe;
 use crate::sys::cage::{Cage, Outside, Reading};
 use crate::sys::limits::Limits;
+
+/// An app to ask for.
+struct App {
+    name: String,
+    origin: Origin,
+    follow: Follow,
+    repository: PathBuf,
+}
 
 /// What is heard of an app, by its index; the outer error ends the prober.
 type Heard = Result<(usize, Result<Tip, Failure>)>;
@@ -49,39 +57,70 @@ impl Answers {
 pub fn run() -> Result<()> {
     // Other runs hold all locks, and there is nothing to ask.
     let Some(request) = wire::receive::<ProberRequest>(&mut std::io::stdin().lock())? else { return Ok(()) };
-    if !starts_programs(&request) {
+    let request = Request::of(request)?;
+    if !request.starts_programs() {
         Limits::SMALL.impose()?;
         Cage { read: Reading::Anywhere, write: &[], remove: None, outside: Outside::Open }.enter()?;
     }
     let runtime = runtime()?;
     let mut out = std::io::stdout().lock();
     let result = match request {
-        ProberRequest::Tips(request) => runtime.block_on(probe(Arc::new(request), &mut out)),
-        ProberRequest::HostKey { host, port, timeout } => {
+        Request::Tips(apps, connections) => runtime.block_on(probe(apps.into(), connections, &mut out)),
+        Request::HostKey { host, port, timeout } => {
             wire::send(&mut out, &runtime.block_on(host_key::ask(&host, port, timeout)))
         }
-        ProberRequest::Rights(origins, connections) => runtime.block_on(rights::ask(&origins, connections, &mut out)),
+        Request::Rights(origins, connections) => runtime.block_on(rights::ask(&origins, connections, &mut out)),
     };
     // A name server that never answers keeps a thread busy; this process does not wait for it.
     runtime.shutdown_background();
     result
 }
 
-/// Programs of the user's own are not poller's to confine, so this process is not before they are started.
-fn starts_programs(request: &ProberRequest) -> bool {
-    let is_program = |origin: &Origin| matches!(origin.access, Access::Program(_));
-    match request {
-        ProberRequest::Tips(probe) => probe.apps.iter().any(|app| is_program(&app.origin)),
-        ProberRequest::Rights(origins, _) => origins.iter().any(is_program),
-        ProberRequest::HostKey { .. } => false,
+/// What is asked, unpacked.
+enum Request {
+    Tips(Vec<App>, usize),
+    Rights(Vec<Origin>, usize),
+    HostKey { host: String, port: u16, timeout: Duration },
+}
+
+impl Request {
+    fn of(request: ProberRequest) -> Result<Request> {
+        Ok(match request {
+            ProberRequest::Tips(Probe { origins, apps, connections }) => {
+                let origins = origins.unpack()?;
+                ensure!(origins.len() == apps.len(), "{} origins of {} apps", origins.len(), apps.len());
+                let apps = apps.into_iter().zip(origins).map(|(ProbeApp { name, follow, repository }, origin)| App {
+                    name,
+                    origin,
+                    follow,
+                    repository,
+                });
+                Request::Tips(apps.collect(), connections)
+            }
+            ProberRequest::Rights(origins, connections) => Request::Rights(origins.unpack()?, connections),
+            ProberRequest::HostKey { host, port, timeout } => Request::HostKey { host, port, timeout },
+        })
+    }
+
+    /// Programs of the user's own are not poller's to confine, so this process is not before they are started.
+    fn starts_programs(&self) -> bool {
+        match self {
+            Request::Tips(apps, _) => apps.iter().any(|app| is_program(&app.origin)),
+            Request::Rights(origins, _) => origins.iter().any(is_program),
+            Request::HostKey { .. } => false,
+        }
     }
 }
 
+fn is_program(origin: &Origin) -> bool {
+    matches!(origin.access, Access::Program(_))
+}
+
 /// Leaves the connections that there are, and the repositories to read.
-fn close_cage(request: &Probe) -> Result<()> {
-    let repositories: BTreeSet<&Path> = request.apps.iter().map(|app| app.repository.as_path()).collect();
+fn close_cage(apps: &[App]) -> Result<()> {
+    let repositories: BTreeSet<&Path> = apps.iter().map(|app| app.repository.as_path()).collect();
     let repositories: Vec<&Path> = repositories.into_iter().collect();
-    let with_programs = request.apps.iter().any(|app| matches!(app.origin.access, Access::Program(_)));
+    let with_programs = apps.iter().any(|app| is_program(&app.origin));
     let outside = if with_programs { Outside::SettledWithPrograms } else { Outside::Settled };
     Limits::SMALL.impose()?;
     Cage { read: Reading::Beneath(&repositories), write: &[], remove: None, outside }.enter()
@@ -90,23 +129,23 @@ fn close_cage(request: &Probe) -> Result<()> {
 /// Held by a group of apps until it is connected, or has failed to be.
 struct Connecting(#[allow(dead_code, reason = "held for its end")] watch::Receiver<()>);
 
-async fn probe(request: Arc<Probe>, out: &mut impl Write) -> Result<()> {
-    let connections = Arc::new(Semaphore::new(request.connections.max(1)));
+async fn probe(apps: Arc<[App]>, connections: usize, out: &mut impl Write) -> Result<()> {
+    let connections = Arc::new(Semaphore::new(connections.max(1)));
     let mut tasks = JoinSet::new();
     let (answers, mut heard) = mpsc::unbounded_channel();
     let answers = Answers(answers);
     let (all_connected, connecting) = watch::channel(());
-    for group in groups(&request.apps) {
-        let (request, connections) = (Arc::clone(&request), Arc::clone(&connections));
+    for group in groups(&apps) {
+        let (apps, connections) = (Arc::clone(&apps), Arc::clone(&connections));
         let (connecting, answers) = (Connecting(connecting.clone()), answers.clone());
         tasks.spawn(async move {
             // It is closed by nobody.
             let _permit = connections.acquire().await;
-            ask_group(&request.apps, group, connecting, &answers).await;
+            ask_group(&apps, group, connecting, &answers).await;
         });
     }
     drop(connecting);
-    let caged = Arc::clone(&request);
+    let caged = Arc::clone(&apps);
     tasks.spawn(async move {
         all_connected.closed().await;
         if let Err(e) = close_cage(&caged) {
@@ -115,15 +154,15 @@ async fn probe(request: Arc<Probe>, out: &mut impl Write) -> Result<()> {
     });
     // The connections are begun before the journals are read, and go on in between: disk and network work
     // side by side.
-    let mut journals = Vec::with_capacity(request.apps.len());
-    for app in &request.apps {
+    let mut journals = Vec::with_capacity(apps.len());
+    for app in apps.iter() {
         tokio::task::yield_now().await;
         journals.push(Some(journal::read(&app.repository, &app.name).map_err(Failure::of)));
     }
     while let Some(answer) = heard.recv().await {
         let (index, tip) = answer?;
         let journal = journals[index].take().context("an app answered twice")?;
-        wire::send(out, &Probed { app: request.apps[index].name.clone(), journal, tip })?;
+        wire::send(out, &Probed { app: apps[index].name.clone(), journal, tip })?;
     }
     while let Some(done) = tasks.join_next().await {
         done.context("a probe that broke")?;
@@ -135,7 +174,7 @@ async fn probe(request: Arc<Probe>, out: &mut impl Write) -> Result<()> {
 type Connection<'a> = (&'a Access, Option<(&'a str, &'a str, u16)>, Option<&'a Remote>);
 
 /// Indices of apps that are asked over one connection.
-fn groups(apps: &[ProbeApp]) -> Vec<Vec<usize>> {
+fn groups(apps: &[App]) -> Vec<Vec<usize>> {
     let mut groups: HashMap<Connection, Vec<usize>> = HashMap::new();
     for (index, app) in apps.iter().enumerate() {
         let key = match (&app.origin.remote, &app.origin.access) {
@@ -149,7 +188,7 @@ fn groups(apps: &[ProbeApp]) -> Vec<Vec<usize>> {
     groups.into_values().collect()
 }
 
-async fn ask_group(apps: &[ProbeApp], group: Vec<usize>, connecting: Connecting, answers: &Answers) {
+async fn ask_group(apps: &[App], group: Vec<usize>, connecting: Connecting, answers: &Answers) {
     let Some(origin) = group.first().map(|&index| &apps[index].origin) else { return };
     let timeout = group.iter().map(|&i| apps[i].origin.timeout).max().unwrap_or(origin.timeout);
     match (&origin.access, &origin.remote) {
@@ -185,7 +224,7 @@ async fn ask_group(apps: &[ProbeApp], group: Vec<usize>, connecting: Connecting,
 }
 
 /// One channel a repository, a few at once.
-async fn ask_session(apps: &[ProbeApp], group: &[usize], session: &Session, timeout: Duration, answers: &Answers) {
+async fn ask_session(apps: &[App], group: &[usize], session: &Session, timeout: Duration, answers: &Answers) {
     let mut by_path: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for &index in group {
         if let Remote::Ssh { path, .. } = &apps[index].origin.remote {
@@ -219,7 +258,7 @@ async fn ask_session(apps: &[ProbeApp], group: &[usize], session: &Session, time
 /// Opens one conversation and asks for what these apps of one repository follow. What is left of it is returned
 /// when it went well.
 async fn ask(
-    apps: &[ProbeApp],
+    apps: &[App],
     indices: &[usize],
     open: impl Future<Output = Result<(Box<dyn Conversation>, Complaint), Failure>>,
     stage: &Stage,

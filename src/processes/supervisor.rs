@@ -11,8 +11,8 @@ use nix::unistd::Uid;
 use super::Role;
 use super::helper::{Helper, Patience, Start};
 use super::messages::{
-    Access, KeyFile, Origin, Probe, ProbeApp, Probed, ProberRequest, Push, ReaderReply, ReaderRequest, Right, Secret,
-    Signers,
+    Access, KeyFile, Origin, Origins, Probe, ProbeApp, Probed, ProberRequest, Push, ReaderReply, ReaderRequest, Right,
+    Secret, Signers,
 };
 use crate::config::{self, App, Config, Defaults, Paths, Reader};
 use crate::journal;
@@ -375,11 +375,11 @@ pub fn probe(
         return prober.ok();
     }
     let request = Probe {
+        origins: Origins::pack(apps.iter().map(|p| &p.origin)),
         apps: apps
             .iter()
             .map(|p| ProbeApp {
                 name: p.app.name.as_str().to_owned(),
-                origin: p.origin.clone(),
                 follow: p.app.source.follow.clone(),
                 repository: p.repository.clone(),
             })
@@ -433,7 +433,7 @@ pub fn rights(origins: Vec<Origin>, fetch: Option<&Account>, jobs: usize, stop: 
     let patience = Patience { time, stop: Some(stop), class: Class::Unreachable };
     let ask = |found: &mut Vec<Push>| -> Result<()> {
         let mut prober = start_prober(fetch)?;
-        prober.send(&ProberRequest::Rights(origins, jobs))?;
+        prober.send(&ProberRequest::Rights(Origins::pack(&origins), jobs))?;
         for _ in 0..found.len() {
             let right: Right = prober.receive(patience)?;
             *found.get_mut(right.index).context("an answer to another question")? = right.push;

@@ -6,8 +6,6 @@
 //! All that comes in is the word of a server: bounded in size, names and ids
 //! checked, texts escaped before anyone shows them.
 
-use std::fmt;
-
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
 use super::pkt_line::{self, Packet};
@@ -72,33 +70,6 @@ pub enum ProbeError {
     Unsupported(String),
     /// It would not stop listing references, or listed too many that are wanted.
     TooMany,
-}
-
-impl fmt::Display for ProbeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ProbeError::Packet(error) => write!(f, "{error}"),
-            ProbeError::NotGit { seen } if seen.is_empty() => f.write_str(
-                "the server closed the connection without an answer: is the path right, \
-                and may this key read it?",
-            ),
-            ProbeError::NotGit { seen } => {
-                write!(f, "this is not a git server, it said: {seen}")
-            }
-            ProbeError::Remote(said) => write!(f, "the git server said: {said}"),
-            ProbeError::Unsupported(what) => f.write_str(what),
-            ProbeError::TooMany => f.write_str("the server lists more references than poller reads"),
-        }
-    }
-}
-
-impl std::error::Error for ProbeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ProbeError::Packet(error) => Some(error),
-            _ => None,
-        }
-    }
 }
 
 impl From<pkt_line::Error> for ProbeError {

@@ -18,6 +18,7 @@ use crate::processes::messages::{
 use crate::processes::wire;
 use crate::remote::ls_refs::{self, Answer, ProbeError, Wanted, highest};
 use crate::remote::pkt_line::{self, Error, Packet};
+use crate::stages::probe;
 
 /// A server that says its bytes, so many at a time, and listens to nothing.
 struct Server<'a> {
@@ -101,7 +102,7 @@ pub fn ls_refs(data: &[u8]) {
             assert_eq!(whole, slowly);
             judge(whole);
         }
-        (Err(whole), Err(slowly)) => [whole, slowly].into_iter().for_each(quoted),
+        (Err(_), Err(_)) => [whole, slowly].into_iter().filter_map(Result::err).for_each(quoted),
         _ => panic!("{whole:?} or {slowly:?}"),
     }
 }
@@ -117,8 +118,8 @@ fn judge(answer: &Answer) {
     }
 }
 
-fn quoted(error: &ProbeError) {
-    let told = error.to_string();
+fn quoted(error: ProbeError) {
+    let told = probe::failure("URL", error, None).message;
     assert_printable(&told);
     assert!(!told.contains('\n') && told.chars().count() < 400, "{told}");
 }
