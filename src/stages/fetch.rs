@@ -441,3 +441,6 @@ impl Drop for Quarantine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

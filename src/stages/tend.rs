@@ -63,9 +63,10 @@ pub fn tend(path: &Path, app: &str, history: usize, due: Due) -> Result<Option<T
     }
     let _fetch = Lock::take(path, Step::Fetch)?;
     fetch::clean_packs(path)?;
-    fetch::clean_refs(path)?;
     folder.tidy()?;
     if due == Due::Leftovers || !is_needed(path)? {
+        let _record = Lock::take(path, Step::Record)?;
+        fetch::clean_refs(path)?;
         return Ok(None);
     }
     let repo = Repository::open_bare(path).with_context(|| path.display().to_string())?;
@@ -73,6 +74,7 @@ pub fn tend(path: &Path, app: &str, history: usize, due: Due) -> Result<Option<T
     let merged_into = folder.merge(&repo, &small)?;
     // Not before: merging takes its time, and a deploy of another app wants to be recorded.
     let _record = Lock::take(path, Step::Record)?;
+    fetch::clean_refs(path)?;
     let shortened = shorten(&repo, app, history)?;
     if let Some(Shortened { pack: Some(pack) }) = &shortened {
         folder.add_journal_pack(Pack::named(pack))?;
