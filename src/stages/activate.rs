@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, readlinkat, renameat};
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::{UnlinkatFlags, fsync, symlinkat, unlinkat};
@@ -303,23 +304,21 @@ impl Target {
 
     fn remove_with_empty_folders(&self, live: &mut Folders, path: &[u8]) -> Result<()> {
         let mut parts = good_names(path)?;
-        let Some((parent, name)) = live.existing_parent_of(&parts)? else {
-            return Ok(());
-        };
-        match look(parent, name)? {
-            // A submodule's folder goes when it is empty; anything that somebody put there stays.
-            Some(stat) if is_folder(&stat) => {
-                let _ = unlinkat(parent, name, UnlinkatFlags::RemoveDir);
+        if let Some((parent, name)) = live.existing_parent_of(&parts)? {
+            match look(parent, name)? {
+                // A submodule's folder goes when it is empty; anything that somebody put there stays.
+                Some(stat) if is_folder(&stat) => {
+                    let _ = unlinkat(parent, name, UnlinkatFlags::RemoveDir);
+                }
+                _ => stage::remove(parent, name).with_context(|| shown(path))?,
             }
-            _ => stage::remove(parent, name).with_context(|| shown(path))?,
         }
         while parts.pop().is_some() && !parts.is_empty() {
-            // Not empty, or gone already: that is where it ends.
-            let Some((parent, name)) = live.existing_parent_of(&parts)? else {
-                break;
-            };
-            if unlinkat(parent, name, UnlinkatFlags::RemoveDir).is_err() {
-                break;
+            // A run that was killed may have removed the inner ones.
+            let Some((parent, name)) = live.existing_parent_of(&parts)? else { continue };
+            match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(_) => break,
             }
         }
         Ok(())

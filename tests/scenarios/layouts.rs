@@ -26,6 +26,21 @@ fn in_place_touches_only_what_changed_and_keeps_untracked_files() {
 }
 
 #[test]
+fn folders_that_a_killed_run_had_begun_to_remove_go() {
+    let world = World::new("half removed");
+    world.app("site").in_place().write();
+    let page = "a/deep/er/page";
+    world.push(&[("deploy.sh", world.script("")), (page, file("one\n"))], "first");
+    world.poll(&[]).expect(0);
+    let second = world.push(&[(page, gone()), ("index.html", file("two\n"))], "second");
+    // As a run leaves it that was killed among these: innermost first.
+    fs::remove_dir_all(world.target("site").join("a/deep")).unwrap();
+    world.poll(&[]).expect(0);
+    world.expect_live("site", &second);
+    assert!(!world.target("site").join("a").exists());
+}
+
+#[test]
 fn in_place_goes_back_when_the_script_fails() {
     let world = World::new("in place back");
     world.app("site").in_place().write();
