@@ -56,7 +56,7 @@ pub fn rows(lab: &Rc<Lab>) -> Vec<Row> {
         let mut contestants = vec![unchanged(&shared.with_first(apps), apps), floor(apps, |_| 0)];
         match apps {
             10 => contestants.push(git(apps, |_| 0).at_most(5)),
-            50 => contestants.push(git(apps, |_| 0).at_most(2)),
+            50 => contestants.push(git(apps, |_| 0).at_most(1)),
             _ => {}
         }
         rows.push(Row::new(one_identity(apps), rounds, contestants));
