@@ -83,6 +83,8 @@ impl Repo {
         let work = root.join("work").join(name);
         let (shown_bare, shown_work) = (bare.to_str().unwrap(), work.to_str().unwrap());
         git(root, &["init", "-q", "--bare", "-b", "main", shown_bare]);
+        // What receives a push takes nothing from the one who pushes.
+        git(&bare, &["config", "gc.auto", "0"]);
         git(root, &["init", "-q", "-b", "main", shown_work]);
         git(&work, &["remote", "add", "origin", shown_bare]);
         Repo { bare, work }
