@@ -85,8 +85,8 @@ fn from_the_update_of_the_ref_to_the_end_of_who_makes_it() {
 fn between_making_the_state_folder_and_giving_it_away() {
     needs_root!();
     let stage = Scene::First.set();
-    let chown = Calls::From { number: libc::SYS_chown, times: 1 };
-    assert!(kill_at(&stage, chown, Point { process: 0, call: 1 }, &mut Tally::new(Group::Kills)));
+    let given = Calls::From { number: libc::SYS_lchown, times: 1 };
+    assert!(kill_at(&stage, given, Point { process: 0, call: 1 }, &mut Tally::new(Group::Kills)));
 }
 
 #[test]

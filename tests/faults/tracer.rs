@@ -344,7 +344,7 @@ fn changes(pid: Pid, call: &user_regs_struct) -> bool {
     }
 }
 
-const CHANGES: [(&str, i64); 33] = [
+const CHANGES: [(&str, i64); 34] = [
     ("write", libc::SYS_write),
     ("pwrite64", libc::SYS_pwrite64),
     ("writev", libc::SYS_writev),
@@ -377,6 +377,7 @@ const CHANGES: [(&str, i64); 33] = [
     ("fchmod", libc::SYS_fchmod),
     ("fchmodat", libc::SYS_fchmodat),
     ("chown", libc::SYS_chown),
+    ("lchown", libc::SYS_lchown),
     ("fchown", libc::SYS_fchown),
 ];
 
