@@ -1,6 +1,7 @@
 //! Asking a git server: over SSH in-process, through a program, or on this machine.
 
 pub mod channels;
+mod client;
 pub mod guard;
 pub mod host_key;
 pub mod host_key_error;

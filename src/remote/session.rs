@@ -15,11 +15,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use russh::client::{self, AuthResult, Handle, Msg};
-use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg};
 use russh::{Channel, ChannelMsg, Preferred};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::client::Client;
 use super::known_hosts::{HostKeyError, KnownHosts};
 use super::{Complaint, Conversation, Protocol, Service};
 use crate::config::Remote;
@@ -31,6 +32,8 @@ use crate::report::duration;
 pub struct Session {
     handle: Handle<Client>,
     host: String,
+    /// The server opened a channel itself, which ended the connection.
+    uninvited: Arc<AtomicBool>,
 }
 
 /// How far a connection has come, so that a time-out can say what was waited for.
@@ -73,7 +76,8 @@ impl Session {
             window_size: 8 << 20,
             ..client::Config::default()
         };
-        let handler = Client { pinned, host: host.clone(), port: *port };
+        let uninvited = Arc::default();
+        let handler = Client { pinned, host: host.clone(), port: *port, uninvited: Arc::clone(&uninvited) };
         let mut handle =
             client::connect_stream(Arc::new(config), stream, handler).await.map_err(|e| e.into_failure(host, *port))?;
 
@@ -92,7 +96,7 @@ impl Session {
             }
             return Err(rejected(user, host, path, &key));
         }
-        Ok(Session { handle, host: host.clone() })
+        Ok(Session { handle, host: host.clone(), uninvited })
     }
 
     /// Runs `git-upload-pack` for a repository on a channel of its own.
@@ -132,7 +136,8 @@ impl Session {
     }
 
     fn broken(&self, e: russh::Error) -> Failure {
-        SessionError::from(e).into_failure(&self.host, 0)
+        let e = if self.uninvited.load(Ordering::Acquire) { SessionError::Uninvited } else { e.into() };
+        e.into_failure(&self.host, 0)
     }
 
     /// The same on a channel that is open.
@@ -281,25 +286,11 @@ fn rejected(user: &str, host: &str, path: &Path, key: &PrivateKeyWithHashAlg) ->
     }
 }
 
-/// What russh asks back.
-pub struct Client {
-    pinned: KnownHosts,
-    host: String,
-    port: u16,
-}
-
-impl client::Handler for Client {
-    type Error = SessionError;
-
-    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, SessionError> {
-        self.pinned.check(&self.host, self.port, &shown.public_key()).map_err(SessionError::HostKey)?;
-        Ok(true)
-    }
-}
-
 #[derive(Debug)]
 pub enum SessionError {
     HostKey(HostKeyError),
+    /// A channel towards us, which nobody asked for.
+    Uninvited,
     Ssh(russh::Error),
 }
 
@@ -313,6 +304,7 @@ impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SessionError::HostKey(e) => e.fmt(f),
+            SessionError::Uninvited => f.write_str("opened a channel that nobody asked for"),
             SessionError::Ssh(e) => e.fmt(f),
         }
     }
@@ -323,6 +315,8 @@ impl SessionError {
         let at = if port == 0 { host.to_owned() } else { format!("{host} port {port}") };
         match self {
             SessionError::HostKey(e) => e.into(),
+            SessionError::Uninvited => Failure::new(Class::Protocol, format!("{at} {self}"))
+                .help("is it a git server? poller asks for no forwarding, and ends such a connection"),
             SessionError::Ssh(russh::Error::Version) => {
                 Failure::new(Class::Protocol, format!("{at} does not speak SSH 2"))
                     .help("are host and port those of an SSH server?")

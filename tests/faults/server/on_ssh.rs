@@ -131,11 +131,22 @@ fn at_the_login() -> Vec<(&'static str, Make, Codes, &'static str)> {
 
 fn after_the_login() -> Vec<(&'static str, Make, Codes, &'static str)> {
     vec![
-        ("a channel refused in escape codes", || LoggedIn(|w| refuse(w, 1)), UNREACHABLE, ""),
-        ("a channel refused in 200 KB", || LoggedIn(|w| refuse(w, 7000)), UNREACHABLE, ""),
+        ("a channel refused in escape codes", || LoggedIn(|w| refuse(w, 1)), PROTOCOL, "MaxSessions"),
+        ("a channel refused in 200 KB", || LoggedIn(|w| refuse(w, 7000)), PROTOCOL, "MaxSessions"),
         ("a channel never answered", || LoggedIn(|w| loop_over(|| w.receive().map(drop))), UNREACHABLE, ""),
-        ("channels towards the client without end", || LoggedIn(channels), UNREACHABLE, ""),
-        ("channels that nobody reads the answers of", || LoggedIn(|w| unread(w, &open("x11"))), UNREACHABLE, ""),
+        ("channels towards the client without end", || LoggedIn(channels), PROTOCOL, "nobody asked for"),
+        (
+            "channels that nobody reads the answers of",
+            || LoggedIn(|w| unread(w, &open("x11"))),
+            PROTOCOL,
+            "nobody asked for",
+        ),
+        (
+            "channels of a kind that there is not",
+            || LoggedIn(|w| unread(w, &open(CODES))),
+            PROTOCOL,
+            "nobody asked for",
+        ),
         (
             "global requests that nobody reads the answers of",
             || LoggedIn(|w| unread(w, &Message::new(GLOBAL_REQUEST).string("keepalive@openssh.com").byte(1))),
@@ -232,10 +243,12 @@ fn in_before_asked(wire: &mut Wire) -> io::Result<()> {
     loop_over(|| wire.receive().map(drop))
 }
 
+/// Every channel that is asked for.
 fn refuse(wire: &mut Wire, times: usize) -> io::Result<()> {
-    let (number, _) = wire.channel_asked()?;
-    wire.send(&Message::new(CHANNEL_FAILED).u32(number).u32(1).string(CODES.repeat(times)).string(""))?;
-    loop_over(|| wire.receive().map(drop))
+    loop_over(|| {
+        let (number, _) = wire.channel_asked()?;
+        wire.send(&Message::new(CHANNEL_FAILED).u32(number).u32(1).string(CODES.repeat(times)).string(""))
+    })
 }
 
 fn open(kind: &str) -> Message {
