@@ -4,32 +4,48 @@
 
 use anyhow::Result;
 
-use crate::outcome::Outcome;
+use crate::outcome::{Failure, Outcome};
 use crate::processes::messages::Tip;
 use crate::road::back::Goal;
 use crate::road::{Arrived, Begun, Decided, Judged, Road, Setback};
 
-/// Each stage takes what the one before made, so none can be left out or put in another place.
-pub fn poll(mut road: Road, tip: &Tip) -> Result<Outcome> {
-    let plan = match road.decide(tip)? {
-        Decided::Go(plan) => plan,
-        Decided::Back(goal) => return rollback(road, &goal),
-        Decided::Stay(outcome) => return Ok(outcome),
+/// From the server's answer to the end.
+pub fn poll(mut road: Road, tip: Result<Tip, Failure>) -> Result<Outcome> {
+    let begun = match begin(&mut road, tip) {
+        Ok(Next::Live(begun)) => *begun,
+        Ok(Next::Back(goal)) => return rollback(road, &goal),
+        Ok(Next::Stay(outcome)) => return Ok(outcome),
+        Err(why) => return Err(road.put_back(why)),
     };
-    let fetched = match road.fetch(plan)? {
-        Arrived::Go(fetched) => fetched,
-        Arrived::Stay(outcome) => return Ok(outcome),
-    };
-    let verified = match road.verify(fetched)? {
-        Judged::Publish(verified) => *verified,
-        Judged::Leave(outcome) => return Ok(outcome),
-    };
-    let staged = road.stage(verified)?;
-    let begun = road.begin(staged)?;
     match go_live(&mut road, &begun) {
         Ok(()) => road.succeed(begun),
         Err(setback) => road.fail(begun, setback),
     }
+}
+
+enum Next {
+    Live(Box<Begun>),
+    Back(Box<Goal>),
+    Stay(Outcome),
+}
+
+/// Each stage takes what the one before made, so none can be left out or put in another place.
+fn begin(road: &mut Road, tip: Result<Tip, Failure>) -> Result<Next> {
+    let plan = match road.decide(&tip?)? {
+        Decided::Go(plan) => plan,
+        Decided::Back(goal) => return Ok(Next::Back(goal)),
+        Decided::Stay(outcome) => return Ok(Next::Stay(outcome)),
+    };
+    let fetched = match road.fetch(plan)? {
+        Arrived::Go(fetched) => fetched,
+        Arrived::Stay(outcome) => return Ok(Next::Stay(outcome)),
+    };
+    let verified = match road.verify(fetched)? {
+        Judged::Publish(verified) => *verified,
+        Judged::Leave(outcome) => return Ok(Next::Stay(outcome)),
+    };
+    let staged = road.stage(verified)?;
+    Ok(Next::Live(Box::new(road.begin(staged)?)))
 }
 
 /// Back to what went well before, by hand: no server is asked.

@@ -18,7 +18,7 @@ use crate::stages::deploy::Errand;
 use crate::stages::health;
 use crate::stages::lock::Lock;
 use crate::sys::proc::Identity;
-use crate::sys::signals::Stop;
+use crate::sys::signals::{self, Stop};
 
 /// sysexits.h: "not now".
 const TEMPFAIL: i32 = 75;
@@ -159,7 +159,7 @@ impl Road<'_> {
         Ok(())
     }
 
-    fn command(
+    pub(super) fn command(
         &mut self,
         stage: &'static str,
         what: &str,
@@ -210,7 +210,10 @@ impl Road<'_> {
             return Err(self.stopped(reached));
         }
         let cause = match &kept {
-            Kept::Ended(end) if exit == Some(TEMPFAIL) && end.left.is_empty() && end.alive.is_empty() => {
+            // Said by itself, and not when it was ended.
+            Kept::Ended(End { cause: Cause::Exited, left, alive, .. })
+                if exit == Some(TEMPFAIL) && left.is_empty() && alive.is_empty() =>
+            {
                 SetbackCause::NotNow
             }
             _ => SetbackCause::Commit,
@@ -226,8 +229,12 @@ impl Road<'_> {
     }
 
     fn stopped(&self, reached: Reached) -> Setback {
-        let why = self.context.stop.cause().map_or_else(|| "a signal".to_owned(), |c| c.to_string());
-        let failure = Failure::new(Class::Interrupted, format!("the deploy was interrupted by {why}"));
+        let cause = self.context.stop.cause();
+        let why = cause.map_or_else(|| "a signal".to_owned(), |c| c.to_string());
+        let mut failure = Failure::new(Class::Interrupted, format!("the deploy was interrupted by {why}"));
+        if let Some(signals::Cause::Deadline(_)) = cause {
+            failure = failure.help("all that a run does has to end within `[host] deadline`: raise it, or lower `[deploy] timeout`; it is begun again until it fits");
+        }
         Setback { failure, exit: None, reached, cause: SetbackCause::Stopped }
     }
 
@@ -258,7 +265,9 @@ impl Road<'_> {
         output.tail().for_each(|line| witness.say(line));
         *self.output = output;
         // A keeper that died left its script to itself: nothing else runs before that is ended.
-        let settled = if kept.is_ok() { self.lock.runs(None, None) } else { self.lock.recover(app) };
+        // So do processes that withstood their end.
+        let is_over = kept.as_ref().is_ok_and(|kept| !matches!(kept, Kept::Ended(end) if !end.alive.is_empty()));
+        let settled = if is_over { self.lock.runs(None, None) } else { self.lock.recover(app) };
         let kept = kept.map_err(script::broken)?;
         settled.map_err(Failure::of)?;
         event!(INFO, "command.finished", app = app, stage = stage, commit = commit.as_str(), exit = exit_of(&kept).map(i64::from); "{}", script::verdict("it", job, &kept).unwrap_or_else(|| "it went well".to_owned()));

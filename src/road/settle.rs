@@ -11,7 +11,7 @@ use crate::outcome::{Class, Failure, Outcome};
 use crate::processes::messages::StagerReply;
 use crate::report::plural;
 use crate::stages::decide::distance;
-use crate::stages::record::{self, Live};
+use crate::stages::record::{self, Facts, Live};
 
 impl Road<'_> {
     pub fn succeed(&mut self, mut begun: Begun) -> Result<Outcome> {
@@ -159,7 +159,10 @@ impl Road<'_> {
         // What failed is what the report shows, not the former script's success.
         let failed_output = std::mem::take(self.output);
         let stop = self.context.stop.clone();
-        let ran = self.former_script(&destination).and_then(|()| self.units(&destination, Some(&stop)));
+        let script = self.former_script(&destination);
+        // Whatever its script came to: what runs is to be of the release that is live.
+        let units = self.units(&destination, Some(&stop));
+        let ran = both(script.err(), units.err());
         let rollback_output = std::mem::replace(self.output, failed_output);
         self.output.append(&rollback_output, "the former release's script:");
         if let Err(e) = self.sync_commands() {
@@ -167,12 +170,15 @@ impl Road<'_> {
             event!(ERROR, "rollback.finished", app = self.name(), stage = "rollback", outcome = "failed", error = failure.message.as_str(); "what the former release's script made may not be on the disk");
             return Undone::NotRestored(failure);
         }
-        Undone::Restored(former.clone(), ran.err().map(|setback| setback.failure))
+        Undone::Restored(former.clone(), ran)
     }
 
     /// Makes live what was live before: a link, or with the layout `in-place` the files that differ.
     fn restore(&mut self, begun: &mut Begun) -> Result<()> {
-        self.enter("rollback")?;
+        // The lock's file says it to people, and may be on a disk that is full: nothing waits for that.
+        if let Err(e) = self.enter("rollback") {
+            self.warn("rollback", &[format!("{e:#}")]);
+        }
         let former = begun.before.deployed.clone();
         let published = former.as_ref().map(|d| (d.commit.clone(), d.subdir.clone())).unzip();
         let (commit, subdir) = (published.0, published.1.flatten());
@@ -194,9 +200,78 @@ impl Road<'_> {
         let name = record::release_name(&former.commit, &self.journal.state, now());
         let tree = self.tree(commit, subdir);
         self.shop.stage(&name, tree, None)?;
-        self.shop.activate(&name)?;
         former.release = Some(name);
-        Ok(())
+        former.place = self.place();
+        self.build_former(begun)?;
+        let name = begun.before.deployed.as_ref().and_then(|d| d.release.clone()).unwrap_or_default();
+        self.shop.activate(&name)
+    }
+
+    /// A release that was written anew is worth nothing before it is built.
+    fn build_former(&mut self, begun: &Begun) -> Result<()> {
+        let (Some(command), Some(former)) = (&self.app.deploy.build, &begun.before.deployed) else { return Ok(()) };
+        let destination = Destination {
+            kind: Kind::Rollback,
+            commit: &former.commit,
+            previous: Some(&begun.facts.commit),
+            release: former.release.as_deref().unwrap_or_default(),
+            reference: &begun.facts.reference,
+        };
+        let failed_output = std::mem::take(self.output);
+        let built = self.command("rollback", "former release's build", command, &destination, Reached::Build);
+        let said = std::mem::replace(self.output, failed_output);
+        self.output.append(&said, "the former release's build:");
+        built.map_err(|setback| setback.failure)?;
+        self.shop.sync()
+    }
+
+    /// What a killed run left live, in whole or in part, does not stay until what keeps the next deploy from
+    /// beginning is over: the server may be away for long, or the tip be one that is refused.
+    pub fn put_back(&mut self, why: anyhow::Error) -> anyhow::Error {
+        let state = self.journal.state.clone();
+        let Some(started) = state.started.as_ref().filter(|_| state.deployed.is_some() && !state.stray.is_empty())
+        else {
+            return why;
+        };
+        // A rollback by hand is carried through, which `poller rollback` does without a server. Told to stop, the
+        // next run does it.
+        if started.kind == Kind::Rollback || self.context.stop.cause().is_some() {
+            return why;
+        }
+        let facts = Facts {
+            run: started.run.clone(),
+            kind: started.kind,
+            reference: String::new(),
+            commit: started.commit.clone(),
+            release: started.release.clone(),
+            subdir: self.app.source.subdir.clone(),
+            place: self.place(),
+            who: self.context.who.clone(),
+            began: started.at,
+            back: None,
+        };
+        let short = started.commit.short().to_owned();
+        let mut begun = Begun { facts, before: state.clone() };
+        let mut failure = Failure::of(why);
+        let restored = self.restore(&mut begun).and_then(|()| {
+            let (state, run) = record::put_back(&begun.before, &begun.facts, now());
+            self.append(state, run, Vec::new())
+        });
+        let line = match (restored, &begun.before.deployed) {
+            (Ok(()), Some(former)) => {
+                event!(INFO, "rollback.finished", app = self.name(), stage = "rollback", commit = former.commit.as_str(), outcome = "restored"; "{} is live again; the deploy of {short} was cut short", former.commit.short());
+                format!("live: {} again; the deploy of {short} had been cut short", former.commit.short())
+            }
+            (restored, _) => {
+                let error = restored.map_or_else(|e| Failure::of(e).message, |()| String::new());
+                event!(ERROR, "rollback.finished", app = self.name(), stage = "rollback", outcome = "failed", error = error.as_str(); "what was live before could not be put back");
+                format!(
+                    "the deploy of {short} had been cut short, and may be live in part: {error}; the next run goes over it"
+                )
+            }
+        };
+        failure.help.insert(0, line);
+        failure.into()
     }
 
     fn finish(&mut self, begun: &Begun, result: &record::Result) -> Result<()> {
@@ -242,6 +317,18 @@ impl Road<'_> {
     }
 }
 
+/// What went wrong, in one sentence.
+fn both(script: Option<Setback>, units: Option<Setback>) -> Option<Failure> {
+    match (script.map(|s| s.failure), units.map(|s| s.failure)) {
+        (Some(script), Some(units)) => {
+            let class = if units.class == Class::Interrupted { units.class } else { script.class };
+            let message = format!("{}; {}", script.message, units.message);
+            Some(Failure { class, message, help: [script.help, units.help].concat() })
+        }
+        (script, units) => script.or(units),
+    }
+}
+
 /// What became of the live tree.
 enum Undone {
     /// It was not reached.
@@ -259,6 +346,8 @@ impl Undone {
     fn live(&self) -> Live {
         match self {
             Undone::NothingToDo => Live::Untouched,
+            // What it had to do is not done: the next run goes over it.
+            Undone::Restored(_, Some(Failure { class: Class::Interrupted, .. })) => Live::Unsure,
             Undone::Kept => Live::Failed,
             Undone::Nothing | Undone::Restored(..) => Live::Former,
             Undone::NotRestored(_) => Live::Unsure,

@@ -223,10 +223,7 @@ impl Lock {
             let is_given_anew = |s: &Identity| Entry::read(s.pid).is_some_and(|e| e.started != s.started);
             let script = script.as_ref().filter(|s| s.boot == proc::boot_id() && !is_given_anew(s));
             let in_session = |e: &Entry| script.is_some_and(|s| e.session == s.pid && e.started >= s.started);
-            proc::all()
-                .into_iter()
-                .filter(|e| e.state != 'Z' && (in_session(e) || e.has_environment(&marker)))
-                .collect()
+            proc::all().into_iter().filter(|e| !e.is_over() && (in_session(e) || e.has_environment(&marker))).collect()
         };
         let found = left();
         if !found.is_empty() {

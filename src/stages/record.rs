@@ -171,6 +171,15 @@ pub fn interrupted(state: &State, from: Option<&Commit>, reference: &str, who: &
     Some((told(state.clone()), run))
 }
 
+/// What was live before a killed run's deploy is live again, though nothing new can be deployed for now.
+pub fn put_back(state: &State, facts: &Facts, now: Timestamp) -> (State, Run) {
+    let reason = "the run was killed, or the machine went down; what was live before was put back".to_owned();
+    let result = Result::Interrupted { reason, live: Live::Former };
+    let from = state.deployed.as_ref().map(|d| &d.commit);
+    let run = run(facts, from, Some(&result), now, BTreeMap::new());
+    (told(State { stray: Vec::new(), ..state.clone() }), run)
+}
+
 fn told(mut state: State) -> State {
     if let Some(started) = &mut state.started {
         started.told = true;

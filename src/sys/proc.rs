@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,7 +24,7 @@ impl Identity {
     }
 
     pub fn is_alive(&self) -> bool {
-        self.boot == boot_id() && Entry::read(self.pid).is_some_and(|e| e.started == self.started && e.state != 'Z')
+        self.boot == boot_id() && Entry::read(self.pid).is_some_and(|e| e.started == self.started && !e.is_over())
     }
 }
 
@@ -36,6 +36,7 @@ pub struct Entry {
     pub state: char,
     pub parent: i32,
     pub session: i32,
+    pub threads: u32,
     pub started: u64,
 }
 
@@ -56,14 +57,26 @@ impl Entry {
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
+            threads: fields.get(17)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })
     }
 
+    /// Whether nothing of it runs any more. A process whose first thread has ended is a zombie to look at,
+    /// while its other threads go on.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
+
     /// Whether the process was started with this assignment in its environment.
     pub fn has_environment(&self, assignment: &str) -> bool {
-        fs::read(format!("/proc/{}/environ", self.pid))
-            .is_ok_and(|all| all.split(|&b| b == 0).any(|one| one == assignment.as_bytes()))
+        let own = PathBuf::from(format!("/proc/{}/environ", self.pid));
+        // A first thread that has ended has none any more; the others have.
+        let threads = || fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        let all = std::iter::once(own);
+        let all = all.chain(threads().filter(|_| self.state == 'Z').map(|thread| thread.path().join("environ")));
+        all.filter_map(|file| fs::read(file).ok())
+            .any(|text| text.split(|&b| b == 0).any(|one| one == assignment.as_bytes()))
     }
 
     /// `PID (name)`, fit for a person.
@@ -92,7 +105,7 @@ pub fn descendants(root: i32) -> Vec<Entry> {
             break;
         }
     }
-    table.into_iter().filter(|e| e.pid != root && e.state != 'Z' && family.contains(&e.pid)).collect()
+    table.into_iter().filter(|e| e.pid != root && !e.is_over() && family.contains(&e.pid)).collect()
 }
 
 /// Signals all of them. One that is gone already, or that became root's by sudo, is passed over.

@@ -133,3 +133,70 @@ fn a_child_with_a_name_that_is_no_text_is_found_all_the_same() {
     world.poll(&[]).expect(1);
     world.expect_no_processes();
 }
+
+#[test]
+fn what_a_killed_deploy_left_live_is_taken_back_though_no_server_answers() {
+    for layout in ["releases", "in-place"] {
+        let mut world = World::new("taken back");
+        world.app("site").target(&format!("layout = \"{layout}\"")).write();
+        let first = world.deployed_as_configured();
+        killed_in_its_script(&world, vec![("index.html", file("killed\n")), ("only-b", file("b\n"))]);
+        world.sshd.stop();
+        world.poll(&[]).expect(69).says(&format!("live: {} again", &first[..10]));
+        world.expect_live("site", &first);
+        assert!(!world.live_folder("site").join("only-b").exists());
+        assert_eq!(world.history("site").last().unwrap(), "deploy interrupted");
+        world.poll(&[]).expect(69).silent();
+        world.sshd.restart();
+        let good = world.push(&[("deploy.sh", world.script(""))], "good");
+        world.poll(&[]).expect(0).within(seconds(60));
+        world.expect_live("site", &good);
+        assert_eq!(world.recorded("site"), Some(good));
+    }
+}
+
+#[test]
+fn what_a_killed_deploy_left_live_is_taken_back_when_the_next_commit_is_refused() {
+    let world = World::new("taken back refused");
+    let root = world.deployed();
+    let first = world.push(&[("index.html", file("one\n"))], "first");
+    world.poll(&[]).expect(0);
+    killed_in_its_script(&world, vec![("index.html", file("killed\n"))]);
+    world.repo.rewind_to(&root);
+    world.repo.commit(&[("index.html", file("rewritten\n"))], "other");
+    world.repo.force_push();
+    world.poll(&[]).expect(77).says(&format!("live: {} again", &first[..10]));
+    world.expect_live("site", &first);
+    world.poll(&[]).expect(77).silent();
+    world.expect_live("site", &first);
+}
+
+#[test]
+fn a_former_release_that_is_written_anew_is_built_before_it_is_live() {
+    let world = World::new("built anew");
+    world.app("site").deploy("build = \"./build.sh\"\nretries = 2").write();
+    world.repo.commit(&[("build.sh", exec("#!/bin/sh\necho built > made\n"))], "build");
+    let first = world.deployed_as_configured();
+    for release in world.releases("site") {
+        fs::remove_dir_all(world.target("site").join("releases").join(release)).unwrap();
+    }
+    world.push(&[("deploy.sh", world.script("exit 3")), ("build.sh", exec("#!/bin/sh\nexit 0\n"))], "bad");
+    world.poll(&[]).expect(1).says(&format!("live: {} again", &first[..10]));
+    assert_eq!(world.revision("site"), Some(first));
+    assert_eq!(world.live_text("site", "made").as_deref(), Some("built\n"));
+}
+
+#[test]
+fn units_are_restarted_though_the_former_release_s_script_fails() {
+    let world = World::new("units anyway");
+    world.app("site").write();
+    let flag = world.notes("fails");
+    world.push(&[("deploy.sh", world.script(&format!("! test -e '{}'", flag.display())))], "first");
+    world.poll(&[]).expect(0);
+    world.app("site").deploy("restart = [\"no-such-unit.service\"]").write();
+    fs::write(&flag, "").unwrap();
+    world.push(&[("index.html", file("bad\n"))], "bad");
+    world.poll(&[]).expect(1).says("the former release's script").says("systemctl restart no-such-unit.service");
+    let started = world.events("command.started");
+    assert!(started.last().unwrap()["msg"].as_str().unwrap().contains("restart no-such-unit.service"), "{started:?}");
+}

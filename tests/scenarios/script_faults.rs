@@ -197,3 +197,9 @@ fn the_limit_stands_over_the_build_too() {
     assert!(world.ran().is_empty() && world.current("site").is_none());
     world.expect_no_processes();
 }
+
+#[test]
+fn exit_75_of_a_script_that_was_ended_is_a_failure() {
+    let script = "trap 'exit 75' TERM\nwhile :; do sleep 0.1; done";
+    after_good("ended with 75", "timeout = \"1s\"", |w| w.script(script));
+}
