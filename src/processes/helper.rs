@@ -1,7 +1,7 @@
 //! The supervisor's end of a helper process: start it, ask it, and end it when it takes too long.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -22,6 +22,9 @@ use crate::outcome::{Class, Failure, MAKE_ROOM, TOO_MUCH_MEMORY};
 use crate::sys::account::Account;
 use crate::sys::privdrop::{Confinement, NewPrivileges, confine, pass_descriptor};
 use crate::sys::signals::{Cause, Stop, until};
+
+/// How long a killed helper is waited for.
+const UNKILLABLE: Duration = Duration::from_secs(10);
 
 /// For helpers and scripts alike, unless the app's `env` says otherwise.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -74,6 +77,10 @@ impl Helper {
             None => pipe2(OFlag::O_CLOEXEC).context("a pipe")?,
         };
         command.stdin(theirs).stdout(Stdio::piped());
+        // A terminal can be read through whatever descriptor one has of it, and be written codes to.
+        if std::io::stderr().is_terminal() {
+            command.stderr(Stdio::null());
+        }
         let kept = 3 + start.descriptors.len() as u32;
         // The descriptors are moved out of the way first: a target may be the number of another source.
         let aside: Vec<OwnedFd> = start.descriptors.iter().map(|fd| above(fd, 10)).collect::<Result<_>>()?;
@@ -187,7 +194,9 @@ impl Helper {
             }
             Some(signal) => Failure::new(Class::Protocol, format!("the {role} crashed ({signal})"))
                 .help("nothing was published; please report it, with the commit it crashed on"),
-            None => Failure::new(Class::Bug, format!("the {role} ended ({status}) without an answer")),
+            None => Failure::new(Class::Bug, format!("the {role} ended ({status}) without an answer")).help(
+                "what it said goes to standard error where that is no terminal: poller … 2>FILE; please report it",
+            ),
         }
     }
 
@@ -195,7 +204,11 @@ impl Helper {
         self.input = None;
         // It may be gone already, which is the aim.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // In a call to a disk that does not answer it cannot be killed: nothing is gained by waiting with it.
+        let end = Instant::now() + UNKILLABLE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets it end by itself, which it does when its input ends.
