@@ -98,6 +98,11 @@ impl Failure {
 
     /// Finds the failure in an error chain; an error without one is input or output that went wrong.
     pub fn of(error: anyhow::Error) -> Failure {
+        Failure::seen(&error)
+    }
+
+    /// The same of an error that goes on.
+    pub fn seen(error: &anyhow::Error) -> Failure {
         if let Some(own) = error.downcast_ref::<Failure>() {
             let mut failure = own.clone();
             // Context that was wrapped around it says where; keep it in front.

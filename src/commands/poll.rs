@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
+use nix::sys::signal::SigSet;
 
-use super::setting::{admit, busy, context, select};
+use super::setting::{Selection, admit, busy, context, select};
 use crate::cli::Common;
 use crate::config::{App, AppName, Config, Host};
 use crate::event;
@@ -21,7 +22,7 @@ use crate::processes::workshop::Workshop;
 use crate::report::notify::Notifier;
 use crate::report::run::{self, Ended};
 use crate::report::terminal::Console;
-use crate::report::{LAST_LINES, duration, plural};
+use crate::report::{LAST_LINES, duration, log, plural};
 use crate::road::{AskedBy, Context, Road};
 use crate::stages::decide::Force;
 use crate::stages::lock::{self, Asked, Lock};
@@ -61,12 +62,7 @@ fn poll(request: &Request) -> Result<u8> {
     let signals = signals::block()?;
     let config = supervisor::load(request.common.config.as_deref())?;
     admit(&config, &request.words())?;
-    let mut preparation = Preparation::new(&config)?;
-    let selection = select(&config, request.apps)?;
-    let fetch_account = preparation.fetch_account()?;
-    supervisor::make_folders(&config.paths, fetch_account.as_ref())?;
-    let asked_by = if request.force == Force::No { AskedBy::Schedule } else { AskedBy::Person };
-    let context = Context { asked_by, ..context(request.common, &config, signals, fetch_account)? };
+    let (mut preparation, selection, context) = begin(request, &config, signals).inspect_err(|e| record(&config, e))?;
     if !wait_for_turn(&context, &config, request) {
         let busy = Class::Busy.exit_code();
         event!(INFO, "run.finished", stage = "lock", outcome = "busy", exit = i64::from(busy); "told to stop while it waited for its turn");
@@ -105,11 +101,44 @@ fn poll(request: &Request) -> Result<u8> {
     Ok(code)
 }
 
-/// A schedule starts all hosts in the same second; each waits its own part of `splay`. A person does not
-/// wait. False when told to stop meanwhile.
+/// All that may fail for the run as a whole.
+fn begin<'c>(
+    request: &Request,
+    config: &'c Config,
+    signals: SigSet,
+) -> Result<(Preparation<'c>, Selection<'c>, Context)> {
+    let preparation = Preparation::new(config)?;
+    let selection = select(config, request.apps)?;
+    let fetch_account = preparation.fetch_account()?;
+    supervisor::make_folders(&config.paths, fetch_account.as_ref())?;
+    let asked_by = if request.force == Force::No { AskedBy::Schedule } else { AskedBy::Person };
+    let wait = turn(config, request, &Console::new());
+    Ok((preparation, selection, Context { asked_by, ..context(request.common, config, signals, fetch_account, wait)? }))
+}
+
+/// The line about a run that could not begin, where its log can be opened.
+fn record(config: &Config, error: &anyhow::Error) {
+    let failure = Failure::seen(error);
+    let opened = supervisor::make_log_folder(&config.paths)
+        .and_then(|()| log::open(&config.paths.log, &uuid::Uuid::now_v7().to_string(), false));
+    // Why not is what the run fails for, or comes on top of it.
+    let Ok(_) = opened else { return };
+    let code = i64::from(failure.class.exit_code());
+    event!(ERROR, "run.finished", stage = "lock", outcome = "failed", exit = code, error = failure.message.as_str(); "the run could not begin");
+}
+
+/// A schedule starts all hosts in the same second; each waits its own part of `splay`. A person does not.
+fn turn(config: &Config, request: &Request, console: &Console) -> Duration {
+    if !request.apps.is_empty() || console.is_watched() {
+        return Duration::ZERO;
+    }
+    splay::part(&config.host.name, config.host.splay)
+}
+
+/// False when told to stop meanwhile.
 fn wait_for_turn(context: &Context, config: &Config, request: &Request) -> bool {
-    let part = splay::part(&config.host.name, config.host.splay);
-    if part.is_zero() || !request.apps.is_empty() || context.console.is_watched() {
+    let part = turn(config, request, &context.console);
+    if part.is_zero() {
         return true;
     }
     event!(DEBUG, "run.waiting", stage = "lock"; "{} of a splay of {}", duration(part), duration(config.host.splay));
@@ -189,7 +218,7 @@ fn travel<'c>(
                 loop {
                     let next = work.lock().unwrap_or_else(|e| e.into_inner()).recv();
                     let Ok((index, lock, probed)) = next else { break };
-                    let ended = one(context, host, &prepared[index], lock, probed, force);
+                    let ended = one(context, host, &prepared[index], lock, probed, force).release(context);
                     results.lock().unwrap_or_else(|e| e.into_inner()).push(ended);
                 }
             });
@@ -227,8 +256,8 @@ fn one<'c>(
         let probed = probed?;
         let journal = probed.journal?;
         ended.state = Some(journal.state.clone());
-        let tip = probed.tip?;
-        ended.tip = Some(tip.clone());
+        let tip = probed.tip;
+        ended.tip = tip.as_ref().ok().cloned();
         let deploy_account = context.is_root.then(|| prepared.account.clone());
         let (mut ms, mut state) = (BTreeMap::new(), None);
         let outcome = pipeline::poll(
@@ -253,7 +282,7 @@ fn one<'c>(
                 state: &mut state,
                 untidy: &mut untidy,
             },
-            &tip,
+            tip,
         );
         ended.state = state.or(ended.state.take());
         ended.deploy = ms.contains_key("stage").then(|| ms.values().sum());

@@ -19,7 +19,7 @@ use crate::outcome::{Class, Failure, Outcome, exit_code};
 use crate::processes::messages::Tip;
 use crate::road::{AskedBy, Context};
 use crate::stages::decide::{Force, Policy, state_word};
-use crate::stages::lock::{Lock, Polled};
+use crate::stages::lock::{self, Asked, Lock, Polled};
 
 /// What is kept of a sentence: all of it has to fit into the lock file.
 const LONGEST_WHY: usize = 600;
@@ -39,6 +39,10 @@ pub struct Ended<'c> {
     pub deploy: Option<u64>,
     pub milliseconds: u64,
     pub lock: Option<Lock>,
+    /// Others may have it since it has ended.
+    pub released: bool,
+    /// It had failed since then, and is well again.
+    pub failed_since: Option<Timestamp>,
 }
 
 impl<'c> Ended<'c> {
@@ -55,6 +59,8 @@ impl<'c> Ended<'c> {
             deploy: None,
             milliseconds: 0,
             lock: None,
+            released: false,
+            failed_since: None,
         }
     }
 
@@ -83,6 +89,19 @@ impl<'c> Ended<'c> {
                 Some(state_word(state, tip, &policy, now))
             }
         }
+    }
+
+    /// Lets others have the app, once `status` can say how it ended: this run may go on for long with others.
+    pub fn release(mut self, context: &Context) -> Self {
+        let polled = polled(context, &self, Timestamp::now());
+        if let Some(mut lock) = self.lock.take() {
+            let reported = lock.content.reported.clone();
+            if let Err(e) = lock.remember(reported, Some(polled)) {
+                event!(WARN, "report.failed", app = self.name.as_str(), stage = "report", error = format!("{e:#}"); "how it ended cannot be remembered");
+            }
+            self.released = true;
+        }
+        self
     }
 
     fn is_busy(&self) -> bool {
@@ -125,6 +144,9 @@ pub fn conclude(
     all.sort_by(|a, b| a.name.cmp(&b.name));
     let (on, mut news) = (notifier.as_ref().map_or(&[][..], Notifier::on), Vec::new());
     for ended in &mut all {
+        if ended.released {
+            ended.lock = lock_again(context, config, &ended.name, now);
+        }
         if let Err(e) = tell(context, ended, now, on, &mut news) {
             event!(WARN, "report.failed", app = ended.name.as_str(), stage = "report", error = format!("{e:#}"); "what was reported cannot be remembered");
         }
@@ -141,6 +163,13 @@ pub fn conclude(
         }
     }
     let code = exit_code(all.iter().map(Ended::code));
+    // Nothing is mailed on a good day: silence on 0 is part of the contract.
+    if ![0, Class::Busy.exit_code()].contains(&code) && !context.console.is_watched() {
+        let well = all.iter().filter_map(|ended| Some((&ended.name, ended.failed_since?)));
+        well.for_each(|(name, since)| {
+            context.console.say(&format!("poller on {}: {name}: well again; it failed since {since:.0}", context.host));
+        });
+    }
     if let Some(notifier) = notifier {
         // Whoever is told may take long to answer: the next run need not wait for that.
         all.iter_mut().for_each(|ended| ended.lock = None);
@@ -165,6 +194,15 @@ pub fn conclude(
         print_json(&as_json(context, &all, code));
     }
     code
+}
+
+/// The lock of an app that has ended long ago, for what is remembered there. Another run that has it by now
+/// will find out for itself.
+fn lock_again(context: &Context, config: &Config, name: &str, now: Timestamp) -> Option<Lock> {
+    match lock::take(&lock::path(&config.paths.run, name), &context.run, now) {
+        Ok(Asked::Held(lock)) => Some(lock),
+        _ => None,
+    }
 }
 
 /// The apps that this host has metrics of. One that moved to other hosts would seem to be missed here.
@@ -203,21 +241,20 @@ fn tell(
         (Say::StillFailing { since }, Some(failure)) => {
             mail(context, ended, failure, &format!("still, since {since:.0}: "))
         }
-        // Nothing is mailed on a good day: silence on 0 is part of the contract.
         (Say::Recovered { since }, _) => {
+            ended.failed_since = Some(*since);
             event!(INFO, "poll.recovered", app = ended.name.as_str(), stage = "report"; "well again; it failed since {since:.0}");
-        }
-        (_, None) if context.asked_by == AskedBy::Person && !console.is_watched() => {
-            if let Ok(Outcome::Skipped { why, .. }) = &ended.result {
-                console.say(&format!("{}: left alone: {why}", ended.name));
-            }
         }
         (Say::Nothing, Some(failure)) if context.asked_by == AskedBy::Person => mail(context, ended, failure, ""),
         _ => {}
     }
-    let polled = polled(context, ended, now);
+    let polled = match &ended.lock {
+        // Said when it was released; by now another run may have said more.
+        Some(lock) if ended.released => lock.content.polled.clone(),
+        _ => Some(polled(context, ended, now)),
+    };
     match &mut ended.lock {
-        Some(lock) => lock.remember(memory, Some(polled)),
+        Some(lock) => lock.remember(memory, polled),
         None => Ok(()),
     }
 }
@@ -253,7 +290,27 @@ fn polled(context: &Context, ended: &Ended, now: Timestamp) -> Polled {
 /// What makes a failure the same as the one before: its class, the commit, and its first line.
 fn fingerprint(failure: &Failure, tip: Option<&Tip>) -> String {
     let line: String = failure.message.lines().next().unwrap_or_default().chars().take(300).collect();
-    format!("{} {} {line}", failure.class.word(), tip.map_or("", |t| t.commit.as_str()))
+    format!("{} {} {}", failure.class.word(), tip.map_or("", |t| t.commit.as_str()), steady(&line))
+}
+
+/// Without what another run would say otherwise of the same failure: how much is free, a process's number,
+/// libgit2's random names. Statuses and signals are shorter.
+fn steady(line: &str) -> String {
+    const SHORTEST: usize = 4;
+    let mut text = String::new();
+    for (index, part) in line.split("_git2_").enumerate() {
+        let part = if index > 0 { part.trim_start_matches(|c: char| c.is_ascii_alphanumeric()) } else { part };
+        let mut rest = part;
+        while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
+            let (before, number) = rest.split_at(at);
+            let end = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+            text += before;
+            text += if end < SHORTEST { &number[..end] } else { "#" };
+            rest = &number[end..];
+        }
+        text += rest;
+    }
+    text
 }
 
 /// The report that cron mails; somebody at a terminal has seen it all already.
@@ -310,4 +367,21 @@ fn as_json(context: &Context, all: &[Ended], code: u8) -> serde_json::Value {
     };
     let apps: Vec<serde_json::Value> = all.iter().map(app).collect();
     json!({ "schema": 1, "run": context.run, "host": context.host, "exit": code, "apps": apps })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_failure_is_the_same_whatever_is_free_and_whoever_ran() {
+        let of = |text: &str| fingerprint(&Failure::new(Class::Io, text), None);
+        let room = |free: u64| of(&format!("no room for the tree: it has 70000 bytes, and there are {free} free"));
+        assert_eq!(room(65_536), room(4_096));
+        let pack = |name: &str| of(&format!("cannot extend packfile '/x/pack_git2_{name}': No space left on device"));
+        assert_eq!(pack("0123456789abcdef"), pack("fedcba9876543210"));
+        assert_ne!(pack("0123456789abcdef"), of("cannot extend packfile '/x/pack_git2_': Input/output error"));
+        assert_eq!(of("left running: 12345 (sleep)"), of("left running: 4321 (sleep)"));
+        assert_ne!(of("./deploy.sh exited with status 1"), of("./deploy.sh exited with status 127"));
+    }
 }

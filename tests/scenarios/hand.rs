@@ -223,7 +223,7 @@ fn not_now_says_when_it_is_tried_again() {
     fs::write(&code, "1").unwrap();
     world.poll(&[]).expect(1);
     fs::write(&code, "75").unwrap();
-    world.poll(&["retry", "site"]).expect(0).says("not tried again by itself: poller retry site");
+    world.poll_on_terminal(&["retry", "site"]).expect(0).says("not tried again by itself: poller retry site");
     let ran = world.ran().len();
     world.poll(&[]).expect(0).silent();
     assert_eq!(world.ran().len(), ran);

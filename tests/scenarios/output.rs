@@ -268,3 +268,28 @@ fn a_password_in_a_mistyped_url_stays_in_its_file() {
     assert!(!told.stderr.contains("hunter2"), "{}", told.story());
     assert!(!fs::read_to_string(world.log_file()).unwrap().contains("hunter2"));
 }
+
+#[test]
+fn the_end_of_a_failure_is_told_beside_another_one() {
+    let world = World::new("well beside");
+    world.app("site").write();
+    world.app("lost").source("branch = \"nowhere\"").write();
+    world.push(&[("deploy.sh", world.script("exit 3"))], "bad");
+    world.poll(&[]).expect(1).says("lost").says("site");
+    world.push(&[("deploy.sh", world.script(""))], "good");
+    world.poll(&[]).expect(69).says("site: well again; it failed since");
+    world.poll(&[]).expect(69).silent();
+}
+
+#[test]
+fn a_run_that_cannot_begin_leaves_its_closing_line_too() {
+    let world = World::new("no begin");
+    world.app("site").write();
+    let path = world.config_file();
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace(&format!("\"{}\"", world.fetcher.name), "\"no-such-user\"")).unwrap();
+    world.poll(&[]).expect(78).says("no-such-user");
+    let last = world.events("run.finished").pop().unwrap();
+    assert_eq!((last["exit"].as_i64(), last["outcome"].as_str()), (Some(78), Some("failed")));
+    assert!(last["error"].as_str().unwrap().contains("no-such-user"), "{last}");
+}

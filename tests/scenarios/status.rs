@@ -170,7 +170,7 @@ fn an_app_that_is_done_is_told_as_it_is_while_the_run_is_at_work_for_others() {
     let running = world.spawn_poll(&[]);
     world.wait_for_script("slow.sh");
     wait_until("the end of the quick one", seconds(20), || world.recorded("site").as_deref() == Some(&second));
-    let app = expect(&world, "ok", "a run is at it now");
+    let app = expect(&world, "ok", "was deployed in");
     assert_eq!((&app["tip"], &app["deployed"]), (&second.as_str().into(), &second.as_str().into()));
     // Its output is over too: nothing is waited for.
     world.poll(&["log", "site", "--follow"]).expect(0).says("no deploy of site is going on");

@@ -258,3 +258,38 @@ fn helpers_that_are_killed_while_a_script_runs_are_replaced() {
         }
     }
 }
+
+#[test]
+fn an_app_that_has_ended_is_free_while_another_one_takes_long() {
+    let world = World::new("free early");
+    world.app("quick").deploy("script = \"/bin/true\"").write();
+    world.app("slow").deploy("timeout = \"60s\"").write();
+    world.push(&[("deploy.sh", world.script(SLOW))], "slow");
+    let running = world.spawn_poll(&[]);
+    world.wait_for_script("sleep 300");
+    wait_until("the quick one to be deployed", seconds(30), || world.recorded("quick").is_some());
+    wait_until("its lock", seconds(10), || world.poll(&["freeze", "quick", "--reason", "x"]).code == 0);
+    running.signal(Signal::SIGTERM);
+    running.wait();
+    world.poll(&["status"]).expect(0).prints("frozen");
+}
+
+/// Its first thread ends, another goes on: to whoever looks at its state alone it is dead.
+const HEADLESS: &str = "import ctypes, threading, time\n\
+     threading.Thread(target=time.sleep, args=(1000,)).start()\n\
+     ctypes.CDLL(None).syscall(60, 0)\n";
+
+#[test]
+fn a_child_whose_first_thread_has_ended_is_found_all_the_same() {
+    needs_program!("python3");
+    if cfg!(not(target_arch = "x86_64")) {
+        skip!("knows the number of exit on x86_64 alone")
+    }
+    let world = World::new("headless");
+    world.app("site").write();
+    let program = world.write_etc("headless.py", HEADLESS);
+    let script = format!("setsid python3 '{}' > /dev/null 2>&1 &\nsleep 1\nexit 0", program.display());
+    world.push(&[("deploy.sh", world.script(&script))], "first");
+    world.poll(&[]).expect(1).says("left running was ended").says("python3");
+    world.expect_no_processes();
+}
