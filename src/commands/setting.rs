@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -23,7 +24,6 @@ use crate::report::{log, printable};
 use crate::road::{AskedBy, Context, Road};
 use crate::stages::decide::Force;
 use crate::stages::lock::{self, Asked, Lock};
-use crate::stages::splay;
 use crate::sys::account::Account;
 use crate::sys::signals;
 
@@ -39,11 +39,19 @@ pub fn run(body: impl FnOnce(&Console) -> Result<u8>) -> u8 {
     })
 }
 
-/// Opens the log and begins to listen for signals: from here on everything is on record.
-pub fn context(common: &Common, config: &Config, signals: SigSet, fetch_account: Option<Account>) -> Result<Context> {
+/// Opens the log and begins to listen for signals: from here on everything is on record. `wait` is what the
+/// run waits before it begins, which is no part of its deadline.
+pub fn context(
+    common: &Common,
+    config: &Config,
+    signals: SigSet,
+    fetch_account: Option<Account>,
+    wait: Duration,
+) -> Result<Context> {
     let run = uuid::Uuid::now_v7().to_string();
     let log = log::open(&config.paths.log, &run, common.verbose).map_err(|e| {
-        let failure = Failure::of(e);
+        let class = if is_denied(&e) { Class::Refused } else { Class::Io };
+        let failure = Failure { class, ..Failure::of(e) };
         let message = format!("the log cannot be opened: {}", failure.message);
         Failure { message, ..failure }.help("nothing was done; set `[paths] log`, or mend its folder")
     })?;
@@ -51,8 +59,7 @@ pub fn context(common: &Common, config: &Config, signals: SigSet, fetch_account:
         host: config.host.name.clone(),
         asked_by: AskedBy::Person,
         who: supervisor::who(&Account::current()?),
-        // The wait for this host's turn comes on top.
-        stop: signals::watch(signals, config.host.deadline + splay::part(&config.host.name, config.host.splay))?,
+        stop: signals::watch(signals, config.host.deadline + wait)?,
         console: Console::new(),
         log,
         log_path: config.paths.log.clone(),
@@ -158,7 +165,7 @@ impl<'c> Desk<'c> {
         let preparation = Preparation::new(config)?;
         let fetch_account = preparation.fetch_account()?;
         let made = supervisor::make_folders(&config.paths, fetch_account.as_ref())
-            .and_then(|()| context(common, config, signals, fetch_account));
+            .and_then(|()| context(common, config, signals, fetch_account, Duration::ZERO));
         let context =
             made.map_err(|e| if is_denied(&e) { not_allowed(&format!("{e:#}"), command).into() } else { e })?;
         Ok(Desk { config, context, preparation })

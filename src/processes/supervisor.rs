@@ -109,13 +109,27 @@ fn load_through(file: Option<&Path>, reader: &dyn Reader) -> Result<Config, Fail
         };
         (PathBuf::from("/etc/poller/poller.toml"), paths)
     } else {
-        let state = xdg("XDG_STATE_HOME", ".local/state")?.join("poller");
+        let paths = xdg("XDG_STATE_HOME", ".local/state").map(|state| state.join("poller"));
+        let default_file = xdg("XDG_CONFIG_HOME", ".config").map(|config| config.join("poller/poller.toml"));
+        let named = |e: Failure| file.map(|_| PathBuf::new()).ok_or(e);
+        let state = paths.or_else(named)?;
         let paths = Paths { run: state.join("run"), log: state.join("poller.log"), state };
-        (xdg("XDG_CONFIG_HOME", ".config")?.join("poller/poller.toml"), paths)
+        (default_file.or_else(named)?, paths)
     };
     let defaults = Defaults { host_name, paths, optional_file: file.is_none() };
     let file = file.map_or(default_file, Path::to_owned);
-    config::load(&file, defaults, reader).map_err(load_failure)
+    let config = config::load(&file, defaults, reader).map_err(load_failure)?;
+    // Without a home there is no default.
+    let Paths { state, run, log } = &config.paths;
+    if let Some((name, _)) = [("state", state), ("run", run), ("log", log)].iter().find(|(_, path)| path.is_relative())
+    {
+        return Err(Failure::new(
+            Class::Config,
+            format!("{}: HOME is not set, and `[paths] {name}` is not", file.display()),
+        )
+        .help("set HOME, or `state`, `run` and `log` in `[paths]`"));
+    }
+    Ok(config)
 }
 
 fn xdg(variable: &str, default: &str) -> Result<PathBuf, Failure> {
@@ -145,7 +159,12 @@ pub fn load_failure(error: config::LoadError) -> Failure {
 fn missing_is_config(error: anyhow::Error, help: &str) -> Failure {
     let wrong = [std::io::ErrorKind::NotFound, std::io::ErrorKind::InvalidData];
     let wrong = wrong.into_iter().any(|kind| is_of_kind(&error, kind));
+    let denied = is_of_kind(&error, std::io::ErrorKind::PermissionDenied);
     let failure = Failure::of(error);
+    if denied && failure.class == Class::Io {
+        return Failure { class: Class::Refused, ..failure }
+            .help("let the user that poller runs as read it, or run poller as root: sudo poller …");
+    }
     if wrong && failure.class == Class::Io {
         return Failure { class: Class::Config, ..failure }.help(help);
     }
@@ -316,6 +335,10 @@ pub fn make_folders(paths: &Paths, fetch: Option<&Account>) -> Result<()> {
     make_folder(&paths.state, 0o750, fetch)?;
     make_folder(&paths.run, 0o755, None)?;
     trusted_file::check_folder(&paths.run)?;
+    make_log_folder(paths)
+}
+
+pub fn make_log_folder(paths: &Paths) -> Result<()> {
     if let Some(folder) = paths.log.parent() {
         make_folder(folder, 0o750, None)?;
         trusted_file::check_folder(folder)?;

@@ -120,6 +120,16 @@ fn splay_makes_a_schedule_wait_and_a_person_not() {
 }
 
 #[test]
+fn a_splay_lengthens_the_deadline_of_a_run_that_waits_alone() {
+    let world = World::new("splay deadline");
+    world.write_host_config("splay = \"24h\"\ndeadline = \"3s\"");
+    world.app("site").deploy("timeout = \"60s\"").write();
+    world.push(&[("deploy.sh", world.script("sleep 300"))], "slow");
+    let ended = world.poll(&["site"]).expect(1).within(crate::support::seconds(30));
+    ended.says("the run's deadline of 3s").says("`[host] deadline`");
+}
+
+#[test]
 fn a_signal_ends_the_wait_of_a_splay_and_nothing_was_done() {
     let world = World::new("splay stop");
     world.deployed();

@@ -264,3 +264,34 @@ fn nobody_else_can_hold_a_lock_and_stop_the_polls() {
     let held = std::process::Command::new("runuser").args(hold).output().unwrap();
     assert!(!held.status.success(), "{held:?}");
 }
+
+#[test]
+fn files_that_the_caller_may_not_read_are_a_matter_of_permission() {
+    let world = World::new("not readable");
+    world.app("site").write();
+    set_mode(&world.config_file(), 0o600);
+    world
+        .poll_as(&world.deployer, &["check", "--config-only"])
+        .expect(77)
+        .prints("Permission denied")
+        .prints("sudo poller");
+}
+
+#[test]
+fn a_configuration_that_is_named_needs_no_home() {
+    use std::os::unix::process::CommandExt;
+    let world = World::new("no home");
+    world.app("site").write();
+    let checked = |home: Option<&str>| {
+        let mut command = world.command(&["check", "--config-only"]);
+        command.uid(world.deployer.uid).gid(world.deployer.gid).env_remove("HOME");
+        home.map(|home| command.env("HOME", home));
+        world.spawn(command).wait()
+    };
+    checked(None).expect(0);
+    let text = std::fs::read_to_string(world.config_file()).unwrap();
+    let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("log = ")).collect();
+    world.write_etc("poller.toml", &without.join("\n"));
+    checked(None).expect(78).prints("HOME is not set");
+    checked(Some("/nonexistent")).expect(0);
+}

@@ -9,7 +9,7 @@ use crate::journal::Journal;
 use crate::outcome::{Class, Failure};
 use crate::processes::messages::{InTree, Programs, Signers, Tip, Verified};
 use crate::processes::workshop::Workshop;
-use crate::report::plural;
+use crate::report::{duration, plural};
 use crate::road::prepare::verify_request;
 use crate::stages::decide::{Decision, Force, Policy, Skip, decide};
 use crate::stages::{lock, signature};
@@ -27,6 +27,7 @@ pub fn examine(patient: &Patient, doctor: Option<&Doctor>) -> Vec<Finding> {
     let needs = Needs::of(app);
     let mut seen = None;
     if let Some(doctor) = doctor {
+        found.extend(time(patient, doctor));
         found.extend(journal(patient, doctor));
         if let (Some(Ok(tip)), Ok(signers)) = (&patient.tip, &patient.signers) {
             match look_at_commit(patient, doctor, tip, signers.as_ref(), &needs) {
@@ -52,6 +53,19 @@ pub fn examine(patient: &Patient, doctor: Option<&Doctor>) -> Vec<Finding> {
         found.extend(sudo::look(app, account));
     }
     found
+}
+
+/// A command that may take longer than the run is never ended by its own limit, and begun again at each poll.
+fn time(patient: &Patient, doctor: &Doctor) -> Option<Finding> {
+    let (timeout, deadline) = (patient.app.deploy.timeout, doctor.config.host.deadline);
+    let text = format!(
+        "a command may take {}, and the whole run, all apps together, {}",
+        duration(timeout),
+        duration(deadline)
+    );
+    let fix =
+        "raise `[host] deadline`, or lower `[deploy] timeout`: what the deadline ends is begun again at each poll";
+    (timeout >= deadline).then(|| Finding::warning("timeout", text).fix(fix))
 }
 
 /// A file of keys that stops the app, or keys in it that let nobody sign.

@@ -22,7 +22,8 @@ pub fn look(
     let Ok(account) = &patient.account else { return (commands::judge(needs, in_tree, None), Vec::new()) };
     let deploy = doctor.fetch.is_some().then(|| account.clone());
     let mut shop = Workshop::new(app, patient.repository.clone(), doctor.fetch.as_ref(), deploy, &doctor.stop);
-    let room = shop.room(app.target.shared.clone(), needs.on_host(in_tree), needs.path).map_err(Failure::of);
+    let shared = if app.target.layout == Layout::InPlace { Vec::new() } else { app.target.shared.clone() };
+    let room = shop.room(shared, needs.on_host(in_tree), needs.path).map_err(Failure::of);
     let state = patient.journal.as_ref().and_then(|journal| journal.as_ref().ok()).map(|journal| &journal.state);
     let is_new = state.is_some_and(|state| is_new_here(app, state));
     let refused = match &room {
@@ -49,6 +50,12 @@ pub fn look(
                 "put it there, or let the script make it through the link; a folder is written with a `/` at its end",
             )
         }));
+    }
+    if app.target.layout == Layout::InPlace && !app.target.shared.is_empty() {
+        found.push(
+            Finding::warning("shared", "`[target] shared` does nothing with `layout = \"in-place\"`")
+                .fix("remove it: what the repository does not have stays where it is"),
+        );
     }
     (commands, found)
 }

@@ -16,6 +16,17 @@ fn a_key_that_others_can_read() {
 }
 
 #[test]
+fn what_is_configured_in_vain() {
+    let world = World::new("in vain");
+    world.write_host_config("deadline = \"20s\"");
+    world.app("site").in_place().target("shared = [\"media/\"]").deploy("timeout = \"20s\"").write();
+    world.push(&[("deploy.sh", world.script(""))], "first");
+    let shown = check(&world).expect(0);
+    expect(&shown, Some("site"), "timeout", "warning", &["20s", "[host] deadline"]);
+    expect(&shown, Some("site"), "shared", "warning", &["in-place"]);
+}
+
+#[test]
 fn a_key_with_a_passphrase_and_one_that_is_none() {
     let world = new_app("key kind");
     fs::write(world.key_file(), "rubbish\n").unwrap();
