@@ -63,7 +63,7 @@ fn of_size(lab: &Rc<Lab>, files: usize, rounds: usize) -> [Row; 2] {
     }
     let pushed = repository.clone();
     let rows = [first_row, Row::new(update(files), rounds, updates).begins_with(move || pushed.push())];
-    if files > 3_000 { rows.map(Row::without_calls) } else { rows }
+    if files > 3_000 { rows.map(|row| row.without_calls().without_warm_up()) } else { rows }
 }
 
 fn first_deploy(lab: &Rc<Lab>, host: Host, name: &str, repository: &Repository) -> Contestant {
