@@ -183,7 +183,7 @@ fn poll_apps<'c>(
                 let prepared = preparation.prepare(app);
                 match prepared {
                     Ok(prepared) => ready.push((prepared, lock)),
-                    Err(e) => ended.push(early(e, Some(lock))),
+                    Err(e) => ended.push(early(e, Some(lock)).release(context)),
                 }
             }
         }
