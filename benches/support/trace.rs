@@ -6,7 +6,7 @@
 //! since a page that two of them share counts twice. What they have with such pages counted once is
 //! looked at whenever one of them ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -42,6 +42,8 @@ struct Tracer {
     processes: Vec<Process>,
     /// Which process a thread belongs to.
     threads: HashMap<i32, usize>,
+    /// Threads whose end was told. That a thread was made may be told after it, by the one that made it.
+    gone: HashSet<i32>,
     /// Nothing counts before the program itself is there.
     has_begun: bool,
     syscalls: u64,
@@ -84,6 +86,7 @@ fn trace_one(plain: &Command, status: i32, calls: Calls) -> Seen {
         calls,
         processes: Vec::new(),
         threads: HashMap::new(),
+        gone: HashSet::new(),
         has_begun: false,
         syscalls: 0,
         shared_once: 0,
@@ -104,11 +107,11 @@ impl Tracer {
                 Err(Errno::EINTR) => {}
                 Err(_) => break,
                 Ok(WaitStatus::Exited(pid, status)) => {
-                    self.threads.remove(&pid.as_raw());
+                    self.forget(pid);
                     code = if pid == first { Some(status) } else { code };
                 }
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.threads.remove(&pid.as_raw());
+                    self.forget(pid);
                     code = if pid == first { Some(128 + signal as i32) } else { code };
                 }
                 Ok(WaitStatus::PtraceEvent(pid, _, event)) => self.event(pid, event),
@@ -120,11 +123,16 @@ impl Tracer {
         code.expect("the program's own end")
     }
 
+    fn forget(&mut self, pid: Pid) {
+        self.threads.remove(&pid.as_raw());
+        self.gone.insert(pid.as_raw());
+    }
+
     fn event(&mut self, pid: Pid, event: i32) {
         let is = |which: Event| event == which as i32;
         let index = self.process_of(pid);
         if is(Event::PTRACE_EVENT_FORK) || is(Event::PTRACE_EVENT_VFORK) || is(Event::PTRACE_EVENT_CLONE) {
-            if let Ok(new) = ptrace::getevent(pid) {
+            if let Some(new) = ptrace::getevent(pid).ok().filter(|new| !self.gone.contains(&(*new as i32))) {
                 self.process_of(Pid::from_raw(new as i32));
             }
         } else if is(Event::PTRACE_EVENT_EXEC) {

@@ -219,7 +219,7 @@ fn two_deployed(machine: &Machine, round: usize) -> (String, String) {
         world.poll(&["unfreeze", "site"]).expect(0);
     }
     world.poll(&[]).expect(0);
-    let newest = world.journal("site").remove(0);
+    let newest = world.newest_entry("site").unwrap();
     let previous = newest.state["previous"]["commit"].as_str().unwrap().to_owned();
     (previous, world.recorded("site").unwrap())
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::World;
-use super::repo::{Tree, git, git_with_input};
+use super::repo::{Tree, git, git_bytes, git_with_input};
 
 /// One entry of an app's journal.
 #[derive(Debug, Clone)]
@@ -73,13 +73,23 @@ impl World {
     /// An app's journal, newest entry first.
     #[track_caller]
     pub fn journal(&self, app: &str) -> Vec<Entry> {
+        self.entries(app, &[])
+    }
+
+    #[track_caller]
+    pub fn newest_entry(&self, app: &str) -> Option<Entry> {
+        self.entries(app, &["-1"]).pop()
+    }
+
+    #[track_caller]
+    fn entries(&self, app: &str, which: &[&str]) -> Vec<Entry> {
         let found = self.journal_refs(app);
         assert!(found.len() < 2, "the journal of {app} is in {} repositories", found.len());
         let Some((bare, tip)) = found.into_iter().next() else {
             return Vec::new();
         };
-        let ids = git(&bare, &["log", "--first-parent", "--format=%H", &tip]);
-        ids.lines().map(|id| read_entry(&bare, id)).collect()
+        let ids = git(&bare, &[&["log", "--first-parent", "--format=%H"], which, &[&tip]].concat());
+        read_entries(&bare, &ids.lines().collect::<Vec<_>>())
     }
 
     /// Kinds and outcomes, oldest first: `deploy started`, `deploy deployed`, …
@@ -92,7 +102,7 @@ impl World {
     /// The commit that state.toml calls deployed.
     #[track_caller]
     pub fn recorded(&self, app: &str) -> Option<String> {
-        let newest = self.journal(app).into_iter().next()?;
+        let newest = self.newest_entry(app)?;
         let deployed = newest.state.get("deployed")?;
         // Either the commit itself or a table that has it.
         let commit = deployed.as_str().or_else(|| deployed.get("commit")?.as_str());
@@ -230,12 +240,31 @@ pub fn same_tree(ours: &Tree, git: &Tree) {
     assert!(differ.is_empty(), "published and committed differ: {differ:#?}");
 }
 
-fn read_entry(bare: &Path, id: &str) -> Entry {
-    let show = |name: &str| git(bare, &["show", &format!("{id}:{name}")]);
-    let parse = |name: &str| show(name).parse().unwrap_or_else(|e| panic!("{name} of {id}: {e}"));
-    let has_output = !git(bare, &["ls-tree", id, "output.log"]).is_empty();
-    let output = if has_output { show("output.log").into_bytes() } else { Vec::new() };
-    Entry { run: parse("run.toml"), state: parse("state.toml"), output }
+/// All of them from one process: after hundreds of deploys a few for each would take seconds.
+fn read_entries(bare: &Path, ids: &[&str]) -> Vec<Entry> {
+    let names = ids.iter().flat_map(|id| ["run.toml", "state.toml", "output.log"].map(|name| format!("{id}:{name}\n")));
+    let said = git_bytes(bare, &["cat-file", "--batch"], names.collect::<String>().as_bytes());
+    let mut rest = said.as_slice();
+    // A line of what it is and how long, then so many bytes and an end of line; or `NAME missing`.
+    let mut next = || {
+        let end = rest.iter().position(|&b| b == b'\n').expect("a line about an object");
+        let head = String::from_utf8_lossy(&rest[..end]).into_owned();
+        rest = &rest[end + 1..];
+        let length: usize = head.split_once(" blob ")?.1.parse().expect("a length");
+        let bytes = rest[..length].to_vec();
+        rest = &rest[length + 1..];
+        Some(bytes)
+    };
+    let parse = |id: &str, name: &str, bytes: Option<Vec<u8>>| {
+        let bytes = bytes.unwrap_or_else(|| panic!("no {name} in {id}"));
+        String::from_utf8_lossy(&bytes).parse().unwrap_or_else(|e| panic!("{name} of {id}: {e}"))
+    };
+    let entry = |id: &&str| Entry {
+        run: parse(id, "run.toml", next()),
+        state: parse(id, "state.toml", next()),
+        output: next().unwrap_or_default(),
+    };
+    ids.iter().map(entry).collect()
 }
 
 fn walk(folder: &Path, below: &Path, found: &mut Vec<(String, String)>) {

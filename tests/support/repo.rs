@@ -58,6 +58,11 @@ pub fn git(folder: &Path, args: &[&str]) -> String {
 }
 
 pub fn git_with_input(folder: &Path, args: &[&str], input: &[u8]) -> String {
+    String::from_utf8_lossy(&git_bytes(folder, args, input)).into_owned()
+}
+
+/// What git prints, as it is.
+pub fn git_bytes(folder: &Path, args: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = git_command()
         .arg("-C")
         .arg(folder)
@@ -74,7 +79,7 @@ pub fn git_with_input(folder: &Path, args: &[&str], input: &[u8]) -> String {
     feeder.join().unwrap();
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "git {args:?} in {}: {said}", folder.display());
-    String::from_utf8_lossy(&out.stdout).into_owned()
+    out.stdout
 }
 
 impl Repo {

@@ -91,7 +91,7 @@ fn expect_each_file_old_or_new(machine: &Machine, commits: &[&str]) {
 #[track_caller]
 fn expect_what_is_recorded(machine: &Machine) {
     let world = &machine.world;
-    let newest = world.journal("site").into_iter().next();
+    let newest = world.newest_entry("site");
     let commit = |name: &str| {
         let table = newest.as_ref()?.state.get(name)?;
         table.get("commit")?.as_str().map(str::to_owned)
@@ -156,5 +156,5 @@ pub fn times_deployed(world: &World, commit: &str) -> usize {
 
 /// The kind of the newest entry.
 pub fn newest_kind(world: &World) -> String {
-    world.journal("site").first().map(|entry| entry.kind().to_owned()).unwrap_or_default()
+    world.newest_entry("site").map(|entry| entry.kind().to_owned()).unwrap_or_default()
 }
