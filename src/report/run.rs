@@ -201,7 +201,11 @@ pub fn conclude(
 fn lock_again(context: &Context, config: &Config, name: &str, now: Timestamp) -> Option<Lock> {
     match lock::take(&lock::path(&config.paths.run, name), &context.run, now) {
         Ok(Asked::Held(lock)) => Some(lock),
-        _ => None,
+        Ok(Asked::Busy(_)) => None,
+        Err(e) => {
+            event!(WARN, "report.failed", app = name, stage = "report", error = format!("{e:#}"); "what was reported cannot be remembered");
+            None
+        }
     }
 }
 

@@ -149,13 +149,7 @@ impl Road<'_> {
         if cause != SetbackCause::Commit || policy != OnFailure::Rollback {
             return Undone::Restored(former, None);
         }
-        let destination = Destination {
-            kind: Kind::Rollback,
-            commit: &former.commit,
-            previous: Some(&begun.facts.commit),
-            release: former.release.as_deref().unwrap_or_default(),
-            reference: &begun.facts.reference,
-        };
+        let destination = back_to(&former, begun);
         // What failed is what the report shows, not the former script's success.
         let failed_output = std::mem::take(self.output);
         let stop = self.context.stop.clone();
@@ -210,13 +204,7 @@ impl Road<'_> {
     /// A release that was written anew is worth nothing before it is built.
     fn build_former(&mut self, begun: &Begun) -> Result<()> {
         let (Some(command), Some(former)) = (&self.app.deploy.build, &begun.before.deployed) else { return Ok(()) };
-        let destination = Destination {
-            kind: Kind::Rollback,
-            commit: &former.commit,
-            previous: Some(&begun.facts.commit),
-            release: former.release.as_deref().unwrap_or_default(),
-            reference: &begun.facts.reference,
-        };
+        let destination = back_to(former, begun);
         let failed_output = std::mem::take(self.output);
         let built = self.command("rollback", "former release's build", command, &destination, Reached::Build);
         let said = std::mem::replace(self.output, failed_output);
@@ -238,13 +226,15 @@ impl Road<'_> {
         if started.kind == Kind::Rollback || self.context.stop.cause().is_some() {
             return why;
         }
+        // What was begun is among what may be live, and as it was configured then.
+        let known = state.stray.iter().rev().find(|published| published.commit == started.commit);
         let facts = Facts {
             run: started.run.clone(),
             kind: started.kind,
-            reference: String::new(),
+            reference: self.lock.content.polled.as_ref().and_then(|p| p.reference.clone()).unwrap_or_default(),
             commit: started.commit.clone(),
             release: started.release.clone(),
-            subdir: self.app.source.subdir.clone(),
+            subdir: known.and_then(|published| published.subdir.clone()),
             place: self.place(),
             who: self.context.who.clone(),
             began: started.at,
@@ -314,6 +304,16 @@ impl Road<'_> {
                 event!(WARN, "deploy.warning", app = self.name(), stage = "record", error = format!("{e:#}"); "old releases could not be removed")
             }
         }
+    }
+}
+
+fn back_to<'a>(former: &'a Deployed, begun: &'a Begun) -> Destination<'a> {
+    Destination {
+        kind: Kind::Rollback,
+        commit: &former.commit,
+        previous: Some(&begun.facts.commit),
+        release: former.release.as_deref().unwrap_or_default(),
+        reference: &begun.facts.reference,
     }
 }
 

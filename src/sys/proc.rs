@@ -70,13 +70,16 @@ impl Entry {
 
     /// Whether the process was started with this assignment in its environment.
     pub fn has_environment(&self, assignment: &str) -> bool {
-        let own = PathBuf::from(format!("/proc/{}/environ", self.pid));
+        let has = |file: PathBuf| {
+            fs::read(file).is_ok_and(|all| all.split(|&b| b == 0).any(|one| one == assignment.as_bytes()))
+        };
+        let process = PathBuf::from(format!("/proc/{}", self.pid));
+        if self.state != 'Z' {
+            return has(process.join("environ"));
+        }
         // A first thread that has ended has none any more; the others have.
-        let threads = || fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
-        let all = std::iter::once(own);
-        let all = all.chain(threads().filter(|_| self.state == 'Z').map(|thread| thread.path().join("environ")));
-        all.filter_map(|file| fs::read(file).ok())
-            .any(|text| text.split(|&b| b == 0).any(|one| one == assignment.as_bytes()))
+        let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+        threads.map(|thread| thread.path().join("environ")).any(has)
     }
 
     /// `PID (name)`, fit for a person.
