@@ -78,7 +78,7 @@ pub enum Command {
         /// The run's id, or a beginning of it that no other has
         #[arg(value_name = "RUN")]
         run: Option<String>,
-        /// Go on while it runs: ends with 0 when it is deployed, 1 when it fails, 130 at ^C
+        /// Go on while it runs: ends with 0 when it is deployed or put off, 1 when it fails, 130 at ^C
         #[arg(short, long)]
         follow: bool,
     },

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use nix::sys::stat::{Mode, umask};
 
 use cli::{Cli, Command};
 use outcome::{Class, Failure};
@@ -60,6 +61,9 @@ fn run() -> ExitCode {
     if cli.common.json {
         expect_json();
     }
+    // With 002 poller would not trust its own folders, with 077 its fetch user could not get to them. What is
+    // not for others says so itself.
+    umask(Mode::from_bits_truncate(0o022));
     ExitCode::from(settled(obey(&cli)))
 }
 

@@ -19,14 +19,14 @@ pub fn rows(lab: &Rc<Lab>) -> Vec<Row> {
     let (clone, pulled, synced) = (folder.join("clone"), folder.join("pulled"), folder.join("synced"));
     repository.clone_to(&clone);
     repository.clone_to(&pulled);
-    let mut contestants = vec![
-        unchanged(&host, 1),
-        peers::probe(lab, vec![(0, repository.path.clone())]),
+    let mut contestants = vec![unchanged(&host, 1), peers::probe(lab, vec![(0, repository.path.clone())])];
+    let programs = [
         peers::git_fetch(lab, &clone),
         peers::git_fetch_curve25519(lab, &clone),
         ls_remote(lab, &repository),
         peers::ssh(lab),
     ];
+    contestants.extend(programs.map(|program| program.at_most(10)));
     if let Some(sync) = peers::git_sync(lab, &synced, &repository.url) {
         // The first time it fetches.
         for mut command in sync.programs() {
@@ -34,7 +34,7 @@ pub fn rows(lab: &Rc<Lab>) -> Vec<Row> {
         }
         contestants.push(sync);
     }
-    contestants.extend(peers::ansible_pull(lab, &pulled, &repository.url).map(|pull| pull.at_most(5)));
+    contestants.extend(peers::ansible_pull(lab, &pulled, &repository.url).map(|pull| pull.at_most(4)));
     vec![Row::new(TITLE, 20, contestants)]
 }
 

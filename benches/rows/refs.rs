@@ -30,9 +30,9 @@ fn row(lab: &Rc<Lab>, refs: usize) -> Row {
     let clone = lab.path(&format!("{name}.clone"));
     repository.clone_to(&clone);
     let probe = peers::probe(lab, vec![(0, repository.path.clone())]);
-    let peers = [peers::git_fetch(lab, &clone), ls_remote(lab, &repository)].map(|peer| peer.at_most(4));
+    let peers = [peers::git_fetch(lab, &clone), ls_remote(lab, &repository)].map(|peer| peer.at_most(3));
     let contestants = [unchanged(&host, 1), probe].into_iter().chain(peers).collect();
-    let row = Row::new(title(refs), 15, contestants);
+    let row = Row::new(title(refs), 12, contestants);
     // git makes a call or more for each of them.
     if refs == MANY { row.without_calls() } else { row }
 }

@@ -32,7 +32,7 @@ pub fn update(files: usize) -> String {
 }
 
 pub fn rows(lab: &Rc<Lab>) -> Vec<Row> {
-    [(100, 7), (3_000, 5), (30_000, 2)].into_iter().flat_map(|(files, rounds)| of_size(lab, files, rounds)).collect()
+    [(100, 6), (3_000, 4), (30_000, 2)].into_iter().flat_map(|(files, rounds)| of_size(lab, files, rounds)).collect()
 }
 
 fn of_size(lab: &Rc<Lab>, files: usize, rounds: usize) -> [Row; 2] {

@@ -27,6 +27,18 @@ impl Fault {
         self.help.push(printable(line.as_ref()));
         self
     }
+
+    /// Without the value that was found: only what kind it is of.
+    fn without_value(mut self) -> Fault {
+        if let Some((_, found)) = self.message.split_once(", found ")
+            && let Some(at) = found.find(['`', '"'])
+        {
+            let kind = self.message.len() - found.len() + at;
+            self.message.truncate(kind);
+            self.message.truncate(self.message.trim_end().len());
+        }
+        self
+    }
 }
 
 impl fmt::Display for Fault {
@@ -63,7 +75,9 @@ impl Problem {
     }
 
     pub fn from_toml(file: &Path, text: &str, error: &toml::de::Error) -> Problem {
-        Problem::new(file, text, error.span(), reworded(error.message()))
+        let fault = reworded(error.message());
+        let is_secret = error.span().is_some_and(|span| is_environment(text, span.start));
+        Problem::new(file, text, error.span(), if is_secret { fault.without_value() } else { fault })
     }
 }
 
@@ -124,10 +138,12 @@ impl Place {
         let before = &text[line_start..start];
         let marked = text[start..end.min(line_end)].trim_end_matches('\r');
         let indent = rendered(before);
+        let line = text[line_start..line_end].trim_end_matches('\r');
+        let line = if is_environment(text, start) { without_values(line) } else { without_secrets(line) };
         Place {
             line: text[..line_start].matches('\n').count() + 1,
             column: before.chars().count() + 1,
-            shown: rendered(&without_secrets(text[line_start..line_end].trim_end_matches('\r'))),
+            shown: rendered(&line),
             indent: width(&indent),
             // At the end of a line or of the file there is nothing to underline, but still a place to point at.
             carets: width(&rendered(marked)).max(1),
@@ -140,14 +156,59 @@ fn boundary_at_or_before(text: &str, index: usize) -> usize {
     (0..=index).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0)
 }
 
+/// Whether this place is in an app's `env`, by its line or by the header above it.
+fn is_environment(text: &str, at: usize) -> bool {
+    let before = &text[..boundary_at_or_before(text, at)];
+    let is_env = |name: &str| name.split('.').any(|part| part.trim() == "env");
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let header = before[..line_start].lines().rev().find_map(|line| line.trim().strip_prefix('['));
+    is_env(line.split('=').next().unwrap_or_default()) || header.and_then(|h| h.split(']').next()).is_some_and(is_env)
+}
+
+/// A line of an app's `env` with all its values struck out: passwords are among them.
+fn without_values(line: &str) -> String {
+    let (mut quote, mut escaped, mut is_value, mut arrays) = (None, false, false, 0);
+    let mut shown = String::with_capacity(line.len());
+    for c in line.chars() {
+        let is_struck = match (quote, c) {
+            (Some(end), c) if c == end && !escaped => {
+                quote = None;
+                false
+            }
+            (Some(_), _) => is_value,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                false
+            }
+            (None, '=' | '{' | '}' | ',' | '[' | ']') => {
+                match c {
+                    '=' => is_value = true,
+                    '[' => arrays += 1,
+                    ']' => arrays -= 1,
+                    // In an array the next one is a value, too.
+                    _ => is_value = is_value && arrays > 0,
+                }
+                false
+            }
+            (None, c) => is_value && !c.is_whitespace(),
+        };
+        escaped = c == '\\' && quote == Some('"') && !escaped;
+        shown.push(if is_struck { stroke(c) } else { c });
+    }
+    shown
+}
+
+/// As wide as what it stands for, for the carets' sake.
+fn stroke(c: char) -> char {
+    if width(&c.to_string()) == 1 { '*' } else { c }
+}
+
 /// A line with every URL of the web struck out behind its host, and what stands before that: what is
 /// there is often a password, and a problem goes into the log, into mail and to `[notify]`. Each
 /// character has its place still, for the carets.
 fn without_secrets(line: &str) -> String {
-    let strike = |text: &str| {
-        let stroke = |c: char| if width(&c.to_string()) == 1 { '*' } else { c };
-        text.chars().map(stroke).collect::<String>()
-    };
+    let strike = |text: &str| text.chars().map(stroke).collect::<String>();
     let mut shown = String::with_capacity(line.len());
     let mut rest = line;
     // One whose `https://` was forgotten is still a secret; a path of this machine and `git@host:path` are none.
@@ -291,6 +352,27 @@ mod tests {
             ("url = \"/srv/a b\"", "url = \"/srv/a b\""),
         ] {
             assert_eq!(without_secrets(line), shown);
+        }
+    }
+
+    #[test]
+    fn the_values_of_an_environment_are_struck_out() {
+        for (text, at, expected) in [
+            ("[deploy]\nenv = { A = \"s3\\\"cr\", B = 80 }", "80", "env = { A = \"******\", B = ** }"),
+            ("[deploy.env]\nA = ['s', 3]", "3", "A = ['*', *]"),
+            ("[ deploy.env ]\n\"A B\" = s3 # x", "s3", "\"A B\" = ** * *"),
+            ("[deploy]\nenv.A = 1.5", "1.5", "env.A = ***"),
+            ("[deploy.env]\nA = \"x\"\n[health]\nretries = 9", "9", "retries = 9"),
+        ] {
+            let place = Place::find(text, text.find(at).unwrap()..text.len());
+            assert_eq!(place.shown, expected);
+        }
+        for (message, expected) in [
+            ("expected a string, found integer `80`", "expected a string, found integer"),
+            ("expected a table, found string \"s3cr\"", "expected a table, found string"),
+            ("expected a string, found an array", "expected a string, found an array"),
+        ] {
+            assert_eq!(Fault::new(message).without_value().message, expected);
         }
     }
 

@@ -215,7 +215,9 @@ impl Text for Umask {
     fn parse(text: &str) -> Result<Umask, Fault> {
         let octal = (1..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
         match u32::from_str_radix(text, 8) {
-            Ok(mask @ 0..=0o777) if octal => Ok(Umask(mask)),
+            Ok(0o100..=0o777) if octal => Err(Fault::new(format!("`{text}` takes away rights of the owner"))
+                .help("then nothing could be published; what is usual: \"022\", \"027\", \"077\"")),
+            Ok(mask @ 0..=0o77) if octal => Ok(Umask(mask)),
             _ => Err(Fault::new(format!("`{text}` is not a umask")).help("write octal digits, such as \"022\"")),
         }
     }

@@ -1,11 +1,11 @@
 //! The supervisor's end of a helper process: start it, ask it, and end it when it takes too long.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -18,13 +18,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Role, caller, wire};
-use crate::outcome::{Class, Failure, MAKE_ROOM, TOO_MUCH_MEMORY};
+use crate::outcome::{Class, Failure, MAKE_ROOM, TOO_MUCH_MEMORY, is_of_kind};
 use crate::sys::account::Account;
 use crate::sys::privdrop::{Confinement, NewPrivileges, confine, pass_descriptor};
 use crate::sys::signals::{Cause, Stop, until};
 
-/// How long a killed helper is waited for.
+/// How long a helper is waited for that was killed, or that has closed its end.
 const UNKILLABLE: Duration = Duration::from_secs(10);
+/// How long a helper may take to read what it is asked. They read when they have nothing else to do.
+const LISTENING: Duration = Duration::from_secs(60);
 
 /// For helpers and scripts alike, unless the app's `env` says otherwise.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -121,8 +123,9 @@ impl Helper {
 
     pub fn send<T: Serialize>(&mut self, message: &T) -> Result<()> {
         let role = name(self.role);
-        let input = self.input.as_mut().with_context(|| format!("the {role} is not listening any more"))?;
-        wire::send(input, message).with_context(|| format!("asking the {role}"))
+        let file = self.input.as_ref().with_context(|| format!("the {role} is not listening any more"))?;
+        let mut input = Bounded { file, end: Instant::now() + LISTENING };
+        wire::send(&mut input, message).with_context(|| format!("asking the {role}"))
     }
 
     /// Ends its input: nothing more will be said to it.
@@ -146,6 +149,7 @@ impl Helper {
         let failure = match wire::receive(&mut watched) {
             Ok(Some(message)) => return Ok(message),
             Ok(None) => self.died(),
+            Err(e) if is_of_kind(&e, io::ErrorKind::UnexpectedEof) => self.died(),
             Err(e) => match patience.stop.and_then(Stop::cause) {
                 // Told by a person or by systemd, nothing is wrong; a run that is too long is.
                 Some(cause @ Cause::Signal(_)) => Failure::new(Class::Busy, format!("stopped by {cause}")),
@@ -172,8 +176,9 @@ impl Helper {
     /// Why a helper is gone that should have answered.
     fn died(&mut self) -> Failure {
         let role = name(self.role);
-        let Ok(status) = self.child.wait() else {
-            return Failure::new(Class::Bug, format!("the {role} is gone"));
+        let Some(status) = self.wait() else {
+            return Failure::new(Class::Bug, format!("the {role} has closed its end, and does not end"))
+                .help("it was killed; please report it");
         };
         if self.role == Role::Keeper {
             // It runs nobody's code but poller's: somebody ended it, and the script went with it.
@@ -204,10 +209,17 @@ impl Helper {
         self.input = None;
         // It may be gone already, which is the aim.
         let _ = self.child.kill();
-        // In a call to a disk that does not answer it cannot be killed: nothing is gained by waiting with it.
+        self.wait();
+    }
+
+    /// In a call to a disk that does not answer it cannot even be killed: nothing is gained by waiting with it.
+    fn wait(&mut self) -> Option<ExitStatus> {
         let end = Instant::now() + UNKILLABLE;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(1)),
+                ended => return ended.ok().flatten(),
+            }
         }
     }
 
@@ -275,13 +287,102 @@ impl Read for Watched<'_> {
             match poll(&mut fds, until(self.end)) {
                 Err(Errno::EINTR) => continue,
                 Err(e) => return Err(e.into()),
-                Ok(_) if fds[0].any() == Some(true) => return (&*self.file).read(buffer),
+                // These two first: one that never stops talking is not to keep them from being seen.
                 Ok(_) if fds.get(1).is_some_and(|fd| fd.any() == Some(true)) => {
                     return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                Ok(_) if Instant::now() >= self.end => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) if fds[0].any() == Some(true) => return (&*self.file).read(buffer),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// Writes to a pipe, but not longer than `end`: its reader may have stopped reading.
+struct Bounded<'a> {
+    file: &'a File,
+    end: Instant,
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+            match poll(&mut fds, until(self.end)) {
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(e.into()),
+                // Where there is room, there is room for so much, and the write does not block.
+                Ok(ready) if ready > 0 => {
+                    return (&*self.file).write(&bytes[..bytes.len().min(nix::libc::PIPE_BUF)]);
                 }
                 Ok(_) if Instant::now() >= self.end => return Err(io::ErrorKind::TimedOut.into()),
                 Ok(_) => {}
             }
         }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn helper(script: &str) -> Helper {
+        let (theirs, ours) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let mut shell = Command::new("/bin/sh");
+        let mut child = shell.args(["-c", script]).stdin(theirs).stdout(Stdio::piped()).spawn().unwrap();
+        let output = File::from(OwnedFd::from(child.stdout.take().unwrap()));
+        Helper { role: Role::Fetcher, child, input: Some(File::from(ours)), output, grace: Duration::ZERO }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(300)
+    }
+
+    #[test]
+    fn one_that_closes_its_end_and_goes_on_is_ended() {
+        let mut helper = helper("exec >&-; exec sleep 1000");
+        let patience = Patience { time: Duration::from_secs(600), stop: None, class: Class::Protocol };
+        let error = helper.receive::<String>(patience).unwrap_err();
+        assert!(error.to_string().contains("closed its end"), "{error}");
+        assert!(!helper.is_alive());
+    }
+
+    #[test]
+    fn one_that_is_killed_in_the_middle_of_a_word_was_killed() {
+        let mut helper = helper("printf '\\0\\0\\0\\10Mabc'; kill -9 $$");
+        let patience = Patience { time: Duration::from_secs(600), stop: None, class: Class::Protocol };
+        let failure = Failure::of(helper.receive::<String>(patience).unwrap_err());
+        assert!(failure.class == Class::Io && failure.message.contains("killed from outside"), "{failure:?}");
+    }
+
+    #[test]
+    fn one_that_never_stops_talking_is_heard_for_its_time_only() {
+        let helper = helper("exec yes");
+        let mut watched = Watched { file: &helper.output, end: soon(), stop: None };
+        let error = io::copy(&mut watched, &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn one_that_does_not_listen_is_told_for_its_time_only() {
+        let helper = helper("exec sleep 1000");
+        let mut input = Bounded { file: helper.input.as_ref().unwrap(), end: soon() };
+        let error = input.write_all(&[0; 1 << 20]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_message_longer_than_the_pipe_comes_whole() {
+        let mut helper = helper("exec wc -c");
+        helper.send(&"x".repeat(1 << 20)).unwrap();
+        helper.hang_up();
+        let mut count = String::new();
+        (&helper.output).read_to_string(&mut count).unwrap();
+        assert_eq!(count.trim(), (5 + 2 + (1 << 20)).to_string());
     }
 }

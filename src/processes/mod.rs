@@ -60,10 +60,10 @@ impl Role {
 
     /// The role that this process was started for, and its parent.
     pub fn of_this_process() -> Option<(Role, String)> {
-        let mut arguments = std::env::args().skip(1);
+        let mut arguments = std::env::args_os().skip(1);
         let word = arguments.next()?;
-        let role = Role::ALL.into_iter().find(|role| role.word() == word)?;
-        Some((role, arguments.next().unwrap_or_default()))
+        let role = Role::ALL.into_iter().find(|role| word == role.word())?;
+        Some((role, arguments.next().unwrap_or_default().to_string_lossy().into_owned()))
     }
 }
 

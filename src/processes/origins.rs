@@ -1,5 +1,5 @@
-//! Origins on their way to the prober. What many apps have in common, such as a key and a long known_hosts, goes
-//! once: a message has a bound, and hundreds of apps must fit.
+//! Origins on their way to the prober. What many apps have in common, a long known_hosts first of all, goes once: a
+//! message has a bound, and hundreds of apps must fit.
 
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use crate::config::Remote;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Origins {
-    accesses: Vec<Access>,
+    known_hosts: Vec<String>,
+    /// Each without its known_hosts, and which of them it is.
+    accesses: Vec<(Access, usize)>,
     origins: Vec<Packed>,
 }
 
@@ -26,26 +28,39 @@ struct Packed {
 
 impl Origins {
     pub fn pack<'o>(origins: impl IntoIterator<Item = &'o Origin>) -> Origins {
-        let mut packed = Origins { accesses: Vec::new(), origins: Vec::new() };
+        let mut packed = Origins { known_hosts: Vec::new(), accesses: Vec::new(), origins: Vec::new() };
         for Origin { url, remote, access, timeout } in origins {
-            let known = packed.accesses.iter().position(|known| known == access);
-            let access = known.unwrap_or_else(|| {
-                packed.accesses.push(access.clone());
-                packed.accesses.len() - 1
-            });
+            let mut access = access.clone();
+            let known_hosts = match &mut access {
+                Access::Key { known_hosts, .. } => std::mem::take(known_hosts),
+                Access::Program(_) | Access::Local => String::new(),
+            };
+            let known_hosts = place(&mut packed.known_hosts, known_hosts);
+            let access = place(&mut packed.accesses, (access, known_hosts));
             packed.origins.push(Packed { url: url.clone(), remote: remote.clone(), timeout: *timeout, access });
         }
         packed
     }
 
     pub fn unpack(self) -> Result<Vec<Origin>> {
-        let Origins { accesses, origins } = self;
+        let Origins { known_hosts: texts, accesses, origins } = self;
         let unpacked = origins.into_iter().map(|Packed { url, remote, timeout, access }| {
-            let access = accesses.get(access).context("an origin without access")?.clone();
+            let (mut access, text) = accesses.get(access).context("an origin without access")?.clone();
+            if let Access::Key { known_hosts, .. } = &mut access {
+                known_hosts.clone_from(texts.get(text).context("an access without known_hosts")?);
+            }
             Ok(Origin { url, remote, access, timeout })
         });
         unpacked.collect()
     }
+}
+
+/// Where it is among all; put there if it is not yet.
+fn place<T: PartialEq>(all: &mut Vec<T>, one: T) -> usize {
+    all.iter().position(|known| *known == one).unwrap_or_else(|| {
+        all.push(one);
+        all.len() - 1
+    })
 }
 
 #[cfg(test)]
@@ -62,8 +77,8 @@ mod tests {
             url: format!("git@git.example.org:site-{n}.git"),
             remote: Remote::Local(PathBuf::from(format!("/srv/git/site-{n}.git"))),
             access: Access::Key {
-                path: "/etc/poller/keys/site".into(),
-                key: Secret(format!("key {}", n % 2)),
+                path: format!("/etc/poller/keys/site-{n}").into(),
+                key: Secret(format!("key {n}")),
                 known_hosts_path: "/etc/poller/known_hosts".into(),
                 known_hosts: known_hosts.clone(),
             },
@@ -71,7 +86,7 @@ mod tests {
         };
         let origins: Vec<Origin> = (0..1000).map(origin).collect();
         let sent = serde_json::to_string(&Origins::pack(&origins)).unwrap();
-        assert!(sent.len() < 3 * known_hosts.len() + 1000 * 200, "{} bytes", sent.len());
+        assert!(sent.len() < 2 * known_hosts.len() + 1000 * 400, "{} bytes", sent.len());
         let come: Origins = serde_json::from_str(&sent).unwrap();
         assert_eq!(come.unpack().unwrap(), origins);
     }

@@ -19,7 +19,9 @@ pub struct StagerJob {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum StagerRequest {
     /// Whether the target may be deployed to for the first time.
-    Inspect,
+    Inspect {
+        app: String,
+    },
     /// Whether files of this release can be cloned.
     CanClone {
         release: String,

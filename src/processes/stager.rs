@@ -53,8 +53,8 @@ struct Kept {
 fn answer(job: StagerJob, input: &mut impl Read, kept: &mut Kept) -> Result<StagerReply> {
     let target = Target::open(&job.directory)?;
     match (job.request, job.layout) {
-        (StagerRequest::Inspect, layout) => {
-            target.inspect(layout == Layout::Releases)?;
+        (StagerRequest::Inspect { app }, layout) => {
+            target.inspect(&app, layout == Layout::Releases)?;
             Ok(StagerReply::Inspected)
         }
         (StagerRequest::Has { release }, Layout::Releases) => Ok(StagerReply::Has(target.has(&release)?)),

@@ -19,6 +19,7 @@ use crate::journal;
 use crate::outcome::{Class, Failure, is_of_kind};
 use crate::stages::signature;
 use crate::sys::account::Account;
+use crate::sys::fresh;
 use crate::sys::signals::Stop;
 use crate::sys::trusted_file::{self, Secrecy};
 
@@ -263,6 +264,14 @@ impl<'c> Preparation<'c> {
                     .help("name the user that the script runs as: user = \"www-data\"")
                     .into());
             };
+            if *user == self.config.host.fetch_user {
+                return Err(Failure::new(
+                    Class::Config,
+                    format!("{}: {user} fetches, and could rewrite what every app's journal says", app.file.display()),
+                )
+                .help("name another `user` in `[deploy]`, or another `fetch_user` in `[host]`")
+                .into());
+            }
             return Account::named(user, deploy.group.as_deref()).with_context(|| app.file.display().to_string());
         }
         let group = deploy.group.as_deref().map(nix::unistd::Group::from_name).transpose()?.flatten();
@@ -347,18 +356,9 @@ pub fn make_log_folder(paths: &Paths) -> Result<()> {
 }
 
 fn make_folder(path: &Path, mode: u32, owner: Option<&Account>) -> Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, lchown};
+    use std::os::unix::fs::lchown;
     if !path.try_exists().with_context(|| path.display().to_string())? {
-        if let Some(parent) = path.parent() {
-            // Not by the umask: with 002 poller would not trust its own folders.
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent);
-            made.with_context(|| parent.display().to_string())?;
-        }
-        match std::fs::DirBuilder::new().mode(mode).create(path) {
-            // Another run was faster.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            made => made.with_context(|| path.display().to_string())?,
-        }
+        fresh::own_folder(path, mode)?;
     }
     // Crash before: the next run finds it not given yet.
     if let Some(owner) = owner

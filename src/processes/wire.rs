@@ -14,11 +14,15 @@ use serde::de::DeserializeOwned;
 /// A JSON message.
 pub const MESSAGE: u8 = b'M';
 
+/// With an end of file: who sent it has ended.
+const CUT_SHORT: &str = "the stream ended within a frame";
+
 /// The longest frame. A journal entry with its output fits many times over.
 const LONGEST: usize = 16 << 20;
 
 pub fn send<T: Serialize>(to: &mut impl Write, message: &T) -> Result<()> {
     let body = serde_json::to_vec(message).context("putting a message together")?;
+    ensure!(body.len() <= LONGEST, "a message of {} bytes, and {LONGEST} is the most", body.len());
     write_frame(to, MESSAGE, &[&body]).context("sending a message to another of poller's processes")
 }
 
@@ -57,7 +61,7 @@ pub fn read_frame(from: &mut impl Read, body: &mut Vec<u8>) -> Result<Option<u8>
     while filled < head.len() {
         match from.read(&mut head[filled..]) {
             Ok(0) if filled == 0 => return Ok(None),
-            Ok(0) => bail!("the stream ended within a frame"),
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).context(CUT_SHORT),
             Ok(n) => filled += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e.into()),
@@ -66,7 +70,7 @@ pub fn read_frame(from: &mut impl Read, body: &mut Vec<u8>) -> Result<Option<u8>
     let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
     ensure!(length <= LONGEST, "a frame of {length} bytes");
     body.resize(length, 0);
-    from.read_exact(body).context("the stream ended within a frame")?;
+    from.read_exact(body).context(CUT_SHORT)?;
     Ok(Some(head[4]))
 }
 
@@ -91,5 +95,7 @@ mod tests {
             assert!(receive::<String>(&mut &pipe[..length]).is_err(), "cut at {length}");
         }
         assert!(receive::<String>(&mut [0xff; 16].as_slice()).is_err());
+        let error = send(&mut Vec::new(), &"x".repeat(LONGEST)).unwrap_err();
+        assert!(error.to_string().contains("is the most"), "{error}");
     }
 }

@@ -129,7 +129,7 @@ impl<'r> Workshop<'r> {
 
     /// Whether the target may be deployed to for the first time.
     pub fn inspect(&mut self) -> Result<()> {
-        self.small(StagerRequest::Inspect).map(drop)
+        self.small(StagerRequest::Inspect { app: self.app.name.to_string() }).map(drop)
     }
 
     /// Whether the target's file system can clone files of a release.

@@ -67,7 +67,7 @@ pub fn open(path: &Path, run: &str, verbose: bool) -> Result<Health> {
     let layer = JsonLines {
         run: run.to_owned(),
         level: if verbose { Level::DEBUG } else { Level::INFO },
-        to: Mutex::new(appender),
+        to: Mutex::new(Lines { file: appender, is_torn: false }),
         health: health.clone(),
     };
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
@@ -95,8 +95,34 @@ fn end_torn_line(mut file: &File) -> Result<()> {
 struct JsonLines {
     run: String,
     level: Level,
-    to: Mutex<RollingFileAppender>,
+    to: Mutex<Lines<RollingFileAppender>>,
     health: Health,
+}
+
+struct Lines<W> {
+    file: W,
+    /// The last line is without its end, for want of room.
+    is_torn: bool,
+}
+
+impl<W: Write> Lines<W> {
+    /// One write a line: with O_APPEND, lines of two runs never mix.
+    fn put(&mut self, line: &str) -> std::io::Result<()> {
+        let whole = if self.is_torn { format!("\n{line}") } else { line.to_owned() };
+        let mut rest = whole.as_bytes();
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = &rest[written..];
+                    self.is_torn = !rest.is_empty();
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<S: Subscriber> Layer<S> for JsonLines {
@@ -112,8 +138,7 @@ impl<S: Subscriber> Layer<S> for JsonLines {
         event.record(&mut Fields(&mut line));
         let text = encode(&line);
         let mut to = self.to.lock().unwrap_or_else(|e| e.into_inner());
-        // One write a line: with O_APPEND, lines of two runs never mix.
-        if let Err(e) = to.write_all(text.as_bytes()) {
+        if let Err(e) = to.put(&text) {
             self.health.0.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e.to_string());
         }
     }
@@ -169,6 +194,42 @@ impl Visit for Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A file on a disk with so much room.
+    struct Disk {
+        text: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let fits = bytes.len().min(self.room);
+            if fits == 0 {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            self.text.extend_from_slice(&bytes[..fits]);
+            self.room -= fits;
+            Ok(fits)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_for_which_there_was_no_room_takes_no_other_with_it() {
+        for room in 0..5 {
+            let mut lines = Lines { file: Disk { text: Vec::new(), room: 4 + room }, is_torn: false };
+            lines.put("one\n").unwrap();
+            assert_eq!(lines.put("second\n").unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+            lines.put("third\n").unwrap_err();
+            lines.file.room = 100;
+            lines.put("last\n").unwrap();
+            let text = String::from_utf8(lines.file.text).unwrap();
+            assert!(text.starts_with("one\n") && text.ends_with("\nlast\n"), "{text:?}");
+        }
+    }
 
     #[test]
     fn what_a_script_says_cannot_forge_a_line_or_a_terminal_code() {

@@ -56,7 +56,7 @@ impl Target {
     }
 
     /// For an app that was never deployed: whether anything here is not poller's.
-    pub fn inspect(&self, releases: bool) -> Result<()> {
+    pub fn inspect(&self, app: &str, releases: bool) -> Result<()> {
         let allowed = |name: &OsStr| {
             name == "lost+found"
                 || name == WAITING
@@ -64,6 +64,8 @@ impl Target {
         };
         for name in names(&self.root)? {
             if !allowed(&name) {
+                let no_release = releases && look(&self.root, OsStr::new(CURRENT))?.is_none();
+                let first = if no_release { "`layout = \"in-place\"` in `[target]`, then " } else { "" };
                 return Err(Failure::new(
                     Class::Refused,
                     format!(
@@ -72,7 +74,7 @@ impl Target {
                         shown(name.as_bytes())
                     ),
                 )
-                .help("take it over as it is: poller adopt APP")
+                .help(format!("take it over as it is: {first}poller adopt {app}"))
                 .help("or empty it, or name another `[target] directory`")
                 .into());
             }

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use super::stream::is_shared;
+
 /// Links the kernel follows in one resolution before it says ELOOP.
 const MAX_FOLLOWED: usize = 40;
 /// Longest target, one less than Linux's PATH_MAX.
@@ -18,26 +20,35 @@ const QUOTED: usize = 120;
 /// All links of the tree, path → target, both as raw bytes; paths are relative to
 /// the published root and '/'-separated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Links(BTreeMap<Vec<u8>, Vec<u8>>);
+pub struct Links {
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
+    shared: Vec<String>,
+}
 
 impl Links {
+    #[cfg(test)]
     pub fn new() -> Links {
         Links::default()
     }
 
+    /// Of a tree in which these paths will be links to elsewhere.
+    pub fn with_shared(shared: &[String]) -> Links {
+        Links { shared: shared.to_vec(), ..Links::default() }
+    }
+
     pub fn insert(&mut self, path: Vec<u8>, target: Vec<u8>) {
-        self.0.insert(path, target);
+        self.links.insert(path, target);
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().map(|(path, target)| (&**path, &**target))
+        self.links.iter().map(|(path, target)| (&**path, &**target))
     }
 
     /// Why following the link at `path` can leave the root, or is nothing to
     /// follow at all; `None` for a harmless link and for what is no link. `steps` is what may still be
     /// walked for all links together: a small tree can have ways without end.
     pub fn escapes(&self, path: &[u8], steps: &mut usize) -> Option<String> {
-        let target = self.0.get(path)?;
+        let target = self.links.get(path)?;
         let mut folder = parent(path).to_vec();
         // What is still to be walked, the next component last.
         let mut ahead = Vec::new();
@@ -47,6 +58,13 @@ impl Links {
         let mut followed = 1;
         while let Some(component) = ahead.pop() {
             if component == b".." {
+                if is_shared(&folder, &self.shared) {
+                    let by = quote(&folder);
+                    return Some(format!(
+                        "{} leads up from {by}, which `[target] shared` links elsewhere",
+                        quote(target)
+                    ));
+                }
                 if folder.is_empty() {
                     return Some(format!("{} leads above the published root", quote(target)));
                 }
@@ -58,7 +76,7 @@ impl Links {
                 folder.push(b'/');
             }
             folder.extend_from_slice(component);
-            let Some(next) = self.0.get(&folder) else {
+            let Some(next) = self.links.get(&folder) else {
                 continue;
             };
             followed += 1;
@@ -185,6 +203,24 @@ mod tests {
         for (path, leaves) in table {
             let reason = tree.escapes(path.as_bytes(), &mut 100_000);
             assert_eq!(reason.is_some(), leaves, "{path}: {reason:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_leads_up_from_what_is_shared() {
+        let shared = ["public/uploads/".to_owned(), "db".to_owned()];
+        for (path, target, leaves) in [
+            ("m", "public/uploads/a", false),
+            ("m", "public/uploads/..", true),
+            ("m", "public/uploads/a/../b", true),
+            ("public/m", "uploads/../../private.key", true),
+            ("public/m", "../db", false),
+            ("m", "public/uploads.d/..", false),
+        ] {
+            let mut tree = Links::with_shared(&shared);
+            tree.insert(path.as_bytes().to_vec(), target.as_bytes().to_vec());
+            let reason = tree.escapes(path.as_bytes(), &mut 100_000);
+            assert_eq!(reason.is_some(), leaves, "{path} -> {target}: {reason:?}");
         }
     }
 

@@ -215,7 +215,8 @@ impl Lock {
                 });
             }
         }
-        let marker = format!("POLLER_RUN={former_run}");
+        // Other apps of that run, which may be this one, have scripts of their own.
+        let marks = [format!("POLLER_RUN={former_run}"), format!("POLLER_APP={app}")];
         let left = || -> Vec<Entry> {
             // A session's number is not given out again while anyone is in it; a process that left the
             // session, or one whose number was not written down any more, is known by its environment.
@@ -223,7 +224,7 @@ impl Lock {
             let is_given_anew = |s: &Identity| Entry::read(s.pid).is_some_and(|e| e.started != s.started);
             let script = script.as_ref().filter(|s| s.boot == proc::boot_id() && !is_given_anew(s));
             let in_session = |e: &Entry| script.is_some_and(|s| e.session == s.pid && e.started >= s.started);
-            proc::all().into_iter().filter(|e| !e.is_over() && (in_session(e) || e.has_environment(&marker))).collect()
+            proc::all().into_iter().filter(|e| !e.is_over() && (in_session(e) || e.has_environment(&marks))).collect()
         };
         let found = left();
         if !found.is_empty() {

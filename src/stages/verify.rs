@@ -38,7 +38,7 @@ pub fn verify(repo: &Repository, fetched: &Fetched, request: &Verify) -> Result<
     let all = leaves.len();
     leaves.retain(|path, _| !is_shared(path, &request.shared));
     way_to_shared(&leaves, &request.shared)?;
-    let mut verified = Verified { signer, ..inspect(&odb, &leaves)? };
+    let mut verified = Verified { signer, ..inspect(&odb, &leaves, &request.shared)? };
 
     if leaves.len() < all {
         verified.warnings.push(
@@ -117,9 +117,9 @@ fn way_to_shared(leaves: &Leaves, shared: &[String]) -> Result<()> {
 }
 
 /// Looks at every leaf: sizes, links, submodules. All blobs must be there.
-fn inspect(odb: &Odb, leaves: &Leaves) -> Result<Verified> {
+fn inspect(odb: &Odb, leaves: &Leaves, shared: &[String]) -> Result<Verified> {
     let mut verified = Verified::default();
-    let mut links = Links::new();
+    let mut links = Links::with_shared(shared);
     let mut submodules = 0;
     for (path, leaf) in leaves {
         let shown = || printable(&String::from_utf8_lossy(path));

@@ -1,12 +1,16 @@
 //! Processes as /proc tells of them: who descends from whom, and whether a remembered one still lives.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+
+/// No environment is longer; but a process can say of its own that it goes on without end.
+const ENVIRONMENT: u64 = 8 << 20;
 
 /// A process that cannot be mistaken for another one: numbers come back, start times within a boot do not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,10 +72,13 @@ impl Entry {
         matches!(self.state, 'Z' | 'X') && self.threads <= 1
     }
 
-    /// Whether the process was started with this assignment in its environment.
-    pub fn has_environment(&self, assignment: &str) -> bool {
+    /// Whether the process was started with all of these assignments in its environment.
+    pub fn has_environment(&self, assignments: &[String]) -> bool {
         let has = |file: PathBuf| {
-            fs::read(file).is_ok_and(|all| all.split(|&b| b == 0).any(|one| one == assignment.as_bytes()))
+            let mut all = Vec::new();
+            let read = File::open(file).and_then(|file| file.take(ENVIRONMENT).read_to_end(&mut all));
+            let is_there = |wanted: &String| all.split(|&b| b == 0).any(|one| one == wanted.as_bytes());
+            read.is_ok() && assignments.iter().all(is_there)
         };
         let process = PathBuf::from(format!("/proc/{}", self.pid));
         if self.state != 'Z' {

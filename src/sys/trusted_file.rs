@@ -51,6 +51,12 @@ pub fn read(path: &Path, secrecy: Secrecy) -> Result<String> {
         .help(format!("chmod 600 {}", path.display()))
         .into());
     }
+    // Half a known_hosts might lack the line that revokes a key.
+    if stat.st_size as u64 > LONGEST {
+        let (path, size, most) = (path.display(), stat.st_size, LONGEST);
+        let failure = Failure::new(Class::Config, format!("{path} has {size} bytes, and {most} is the most"));
+        return Err(failure.help(format!("is it the right file? head -c 1000 {path}")).into());
+    }
     // The walk's descriptor is for looking only; this one is the same file, opened to read.
     let readable = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
     let mut text = String::new();
@@ -199,7 +205,7 @@ fn check_owner(stat: &FileStat, path: &Path) -> Result<()> {
             "{shown} is in {owner}'s home: keep what is named where only root can change it, such as in /etc/poller"
         ),
         true => format!("chown root:root {shown}"),
-        false => format!("chown {me} {shown}"),
+        false => format!("sudo chown {me} {shown}"),
     };
     Err(refused(format!(
         "{shown} belongs to {owner} (mode {:04o}), who could change it, so it is not trusted",

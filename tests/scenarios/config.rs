@@ -1,6 +1,7 @@
 //! Mistakes in the configuration: status 78, the place of the mistake, and the other apps polled all the same.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use crate::support::World;
 
@@ -193,6 +194,38 @@ fn a_fetch_user_that_does_not_exist_is_an_error_as_root() {
     let mark = world.sshd.mark();
     world.poll(&[]).expect(78).says("nobody-by-this-name");
     assert_eq!(world.sshd.connections_since(mark), 0);
+}
+
+#[test]
+fn who_fetches_does_not_run_scripts() {
+    needs_root!();
+    let world = World::new("fetch user deploys");
+    world.app("site").write();
+    let file = world.path("etc/apps.d/site.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace(&world.deployer.name, &world.fetcher.name)).unwrap();
+    let mark = world.sshd.mark();
+    world.poll(&[]).expect(78).says(&world.fetcher.name).says("every app's journal").says("[deploy]");
+    assert_eq!(world.sshd.connections_since(mark), 0);
+    world.poll(&["check", "site"]).expect(78).prints("every app's journal");
+}
+
+#[test]
+fn a_word_that_is_no_text_is_a_wrong_command_line() {
+    let world = World::new("no text");
+    world.app("site").write();
+    let mut command = world.command(&[]);
+    command.arg(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    world.spawn(command).wait().expect(64);
+}
+
+#[test]
+fn known_hosts_that_is_too_long_to_be_read_whole_is_not_read_in_part() {
+    let world = World::new("long known_hosts");
+    world.app("site").write();
+    let known_hosts = world.path("etc/known_hosts");
+    fs::OpenOptions::new().write(true).open(&known_hosts).unwrap().set_len(9 << 20).unwrap();
+    world.poll(&[]).expect(78).says("known_hosts has 9437184 bytes").says("is the most");
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn after_a_first_deploy_that_failed_another_directory_must_be_empty_too() {
         symlink("elsewhere", other.join("current")).unwrap();
         write_elsewhere(&world, layout, "");
         world.push(&[("deploy.sh", world.script(""))], "good");
-        world.poll(&[]).expect(77).says("is not empty");
+        world.poll(&[]).expect(77).says("is not empty").says("poller adopt site");
         assert_eq!(fs::read_link(other.join("current")).unwrap().to_str(), Some("elsewhere"));
     }
 }

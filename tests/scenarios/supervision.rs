@@ -1,6 +1,7 @@
 //! Runs that meet each other, and runs that are told to stop.
 
 use std::fs;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -231,6 +232,69 @@ fn a_keeper_that_is_killed_leaves_nothing_running() {
         world.expect_no_processes();
         world.expect_live("site", &first);
     }
+}
+
+fn keeper_of(world: &World, app: &str) -> Option<i32> {
+    let lock: toml::Table = fs::read_to_string(world.run_dir().join(format!("{app}.lock"))).ok()?.parse().ok()?;
+    lock.get("script")?;
+    Some(lock.get("keeper")?["pid"].as_integer()? as i32)
+}
+
+#[test]
+fn a_keeper_that_is_killed_takes_no_other_apps_script_with_it() {
+    let world = World::new("two keepers");
+    for app in ["one", "two"] {
+        world.app(app).deploy("timeout = \"60s\"").write();
+    }
+    let go = world.notes("go");
+    let script =
+        format!("[ $POLLER_APP = two ] || exec sleep 300\nuntil [ -e '{}' ]; do sleep 0.1; done", go.display());
+    let commit = world.push(&[("deploy.sh", world.script(&script))], "both");
+    let running = world.spawn_poll(&[]);
+    world.wait_for_script("sleep 300");
+    wait_until("both scripts", seconds(30), || keeper_of(&world, "one").and(keeper_of(&world, "two")).is_some());
+    processes::signal(keeper_of(&world, "one").unwrap(), Signal::SIGKILL);
+    let is_over = || world.history("one").last().is_some_and(|last| last == "deploy failed");
+    wait_until("the one without its keeper to fail", seconds(40), is_over);
+    fs::write(go, "").unwrap();
+    running.wait().expect(1);
+    assert_eq!(world.history("two").last().map(String::as_str), Some("deploy deployed"));
+    assert_eq!(world.recorded("two"), Some(commit));
+    world.expect_no_processes();
+}
+
+/// As the unit has it: without one of them, no other user's process can be asked which run it is of.
+#[test]
+fn with_the_units_capabilities_a_stray_of_a_killed_run_is_found() {
+    needs_root!();
+    needs_program!("setpriv");
+    let world = World::new("capabilities");
+    world.app("site").deploy("timeout = \"60s\"").write();
+    world.deployed_as_configured();
+    let go = world.notes("go");
+    let script = format!("[ ! -e '{}' ] || exit 0\nsetsid sleep 301 &\nsleep 300; true", go.display());
+    let (running, _) = in_deploy(&world, &script);
+    let second = world.repo.head();
+    let stray = world.wait_for_script("sleep 301");
+    let keeper = keeper_of(&world, "site").unwrap();
+    // It would end the script's tree when its poller goes.
+    processes::signal(keeper, Signal::SIGSTOP);
+    running.kill_supervisor();
+    processes::signal(keeper, Signal::SIGKILL);
+    fs::write(go, "").unwrap();
+    assert!(processes::is_alive(stray));
+    let unit = include_str!("../../packaging/systemd/poller.service");
+    let listed = unit.lines().filter_map(|line| line.strip_prefix("CapabilityBoundingSet=CAP_"));
+    let names = listed.flat_map(|names| names.split(" CAP_")).map(|name| format!(",+{}", name.to_lowercase()));
+    let poll = world.command(&[]);
+    let mut confined = Command::new("setpriv");
+    confined.args(["--bounding-set", &format!("-all{}", names.collect::<String>()), "--inh-caps=-all"]);
+    confined.arg(poll.get_program()).args(poll.get_args()).current_dir("/").env_clear();
+    confined.envs(poll.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    world.spawn(confined).wait().expect(0);
+    assert!(!processes::is_alive(stray));
+    world.expect_live("site", &second);
+    world.expect_no_processes();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::{World, file, put_exec, set_mode};
 
@@ -40,12 +41,45 @@ fn a_state_folder_that_is_to_be_made_where_others_can_write() {
         let shared = w.path("shared");
         fs::create_dir(&shared).unwrap();
         set_mode(&shared, 0o777);
-        let state = shared.join("state");
-        let text = fs::read_to_string(w.config_file()).unwrap();
-        let text = text.replace(w.state().to_str().unwrap(), state.to_str().unwrap());
-        fs::write(w.config_file(), text).unwrap();
+        name_state(w, &shared.join("state"));
         shared
     });
+}
+
+fn name_state(world: &World, state: &Path) {
+    let text = fs::read_to_string(world.config_file()).unwrap();
+    let text = text.replace(world.state().to_str().unwrap(), state.to_str().unwrap());
+    fs::write(world.config_file(), text).unwrap();
+}
+
+#[test]
+fn a_log_folder_that_somebody_elses_link_leads_to_is_not_made() {
+    let world = World::new("log link");
+    world.app("site").write();
+    let (theirs, lured) = (world.path("theirs"), world.path("lured"));
+    fs::create_dir(&lured).unwrap();
+    fs::create_dir(&theirs).unwrap();
+    symlink(&lured, theirs.join("a")).unwrap();
+    set_mode(&theirs, 0o777);
+    let text = fs::read_to_string(world.config_file()).unwrap();
+    let log = theirs.join("a/log/poller.log");
+    fs::write(world.config_file(), text.replace(world.log_file().to_str().unwrap(), log.to_str().unwrap())).unwrap();
+    world.poll(&[]).expect(77).says(theirs.to_str().unwrap());
+    assert_eq!(fs::read_dir(&lured).unwrap().count(), 0, "root made nothing there");
+}
+
+#[test]
+fn a_narrow_umask_closes_no_folder_to_the_fetch_user() {
+    let world = World::new("umask");
+    world.app("site").write();
+    name_state(&world, &world.path("new/below/state"));
+    let commit = world.push(&[("deploy.sh", world.script(""))], "first");
+    let mut command = Command::new("/bin/sh");
+    let poll = world.command(&[]);
+    command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(poll.get_program()).args(poll.get_args());
+    command.current_dir("/").env_clear().envs(poll.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    world.spawn(command).wait().expect(0);
+    world.expect_live("site", &commit);
 }
 
 #[test]

@@ -12,6 +12,8 @@ use std::path::Path;
 pub struct Needs<'a> {
     commands: Vec<(&'static str, &'a Command)>,
     pub path: &'a str,
+    /// The folder of the repository that is published.
+    subdir: Option<&'a str>,
 }
 
 /// Where a command's program is looked for.
@@ -38,7 +40,8 @@ impl<'a> Needs<'a> {
         let health = app.health.as_ref().and_then(|health| health.command.as_ref());
         let all = [("build", app.deploy.build.as_ref()), ("script", app.deploy.script.as_ref()), ("health", health)];
         let commands = all.into_iter().filter_map(|(what, command)| Some((what, command?))).collect();
-        Needs { commands, path: app.deploy.env.get("PATH").map_or(PATH, String::as_str) }
+        let path = app.deploy.env.get("PATH").map_or(PATH, String::as_str);
+        Needs { commands, path, subdir: app.source.subdir.as_deref() }
     }
 
     /// The paths to look for in the commit. A name alone is looked for too, for it is a common slip.
@@ -112,7 +115,7 @@ pub fn judge(needs: &Needs, in_tree: Option<&[InTree]>, unusable: Option<&[Strin
                     .fix("install it, write its whole path, or set PATH in `[deploy] env`")
             }
             (Place::Path, _) => Finding::ok(what, command.to_string()),
-            (Place::Release, Some(find)) => in_release(what, command, find, &lacks),
+            (Place::Release, Some(find)) => in_release(what, command, needs.subdir, find, &lacks),
             // The commit could not be looked at, which is told where it happened.
             (Place::Release, None) => continue,
         };
@@ -129,9 +132,17 @@ pub fn judge(needs: &Needs, in_tree: Option<&[InTree]>, unusable: Option<&[Strin
     found
 }
 
-fn in_release(what: &'static str, command: &Command, find: &InTree, lacks: &dyn Fn(&str) -> bool) -> Finding {
+fn in_release(
+    what: &'static str,
+    command: &Command,
+    subdir: Option<&str>,
+    find: &InTree,
+    lacks: &dyn Fn(&str) -> bool,
+) -> Finding {
     let program = command.program();
     let file = program.trim_start_matches("./");
+    // As git names it, from the top of the repository.
+    let file = &subdir.map_or_else(|| file.to_owned(), |subdir| format!("{subdir}/{file}"));
     let failed = |text: String| Finding::failed(what, WOULD_FAIL, text);
     match find {
         InTree::Missing => {
@@ -188,7 +199,7 @@ mod tests {
             ("./d.sh", file(Mode::Executable, shell()), vec![], "./d.sh", ""),
             ("./d.sh a", file(Mode::Executable, First::Elf), vec![], "./d.sh a", ""),
             ("./d.sh", InTree::Missing, vec![], "not in the commit", "commit it"),
-            ("bin/d.sh", file(Mode::Plain, shell()), vec![], "not executable", "--chmod=+x bin/d.sh"),
+            ("bin/d.sh", file(Mode::Plain, shell()), vec![], "not executable", "--chmod=+x site/bin/d.sh"),
             ("./d.sh", file(Mode::Executable, First::Other), vec![], "what runs it", "#!/bin/sh"),
             ("./d.sh", file(Mode::Executable, env), vec!["python9"], "run by python9", "install it"),
             ("./d.sh", file(Mode::Executable, windows), vec!["/bin/sh\\r"], "Windows", "eol=lf"),
@@ -198,7 +209,7 @@ mod tests {
             ("./d", InTree::Folder, vec![], "a folder", "name a file"),
         ] {
             let script = command(script);
-            let needs = Needs { commands: vec![("script", &script)], path: "/bin" };
+            let needs = Needs { commands: vec![("script", &script)], path: "/bin", subdir: Some("site") };
             let unusable: Vec<String> = unusable.into_iter().map(str::to_owned).collect();
             let found = judge(&needs, Some(&[find]), Some(&unusable));
             assert_eq!(found.len(), 1);
@@ -210,7 +221,8 @@ mod tests {
     #[test]
     fn what_a_build_may_make_is_a_warning_and_the_finds_stay_with_their_commands() {
         let (build, script, health) = (command("/bin/true"), command("./out/d"), command("./h"));
-        let needs = Needs { commands: vec![("build", &build), ("script", &script), ("health", &health)], path: "/bin" };
+        let commands = vec![("build", &build), ("script", &script), ("health", &health)];
+        let needs = Needs { commands, path: "/bin", subdir: None };
         assert_eq!(needs.in_tree(), ["./out/d", "./h"]);
         let in_tree = [InTree::Missing, file(Mode::Executable, First::Interpreter("/bin/sh".to_owned()))];
         assert_eq!(needs.on_host(Some(&in_tree)), ["/bin/true", "/bin/sh"]);

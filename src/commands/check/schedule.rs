@@ -180,7 +180,7 @@ fn judge(timer: Timer, crontabs: &[Crontab], daemon: Daemon, caller: Caller) -> 
         (false, [one]) if daemon == Daemon::Runs => found.push(Finding::ok(CHECK, format!("cron, by {one}"))),
         (false, [one]) => found.push(
             Finding::warning(CHECK, format!("{one} is for cron, and no cron runs here"))
-                .fix("systemctl enable --now cron, or install it: apt-get install cron"),
+                .fix("systemctl enable --now cron (RHEL: crond), or install it: apt-get install cron"),
         ),
         (false, [_, _, ..]) => found.push(
             Finding::warning(CHECK, format!("more than one crontab starts poller: {}", by_cron.join(", ")))

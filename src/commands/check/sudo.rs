@@ -66,7 +66,7 @@ fn judge(app: &str, user: &str, command: &str, answer: Answer) -> Finding {
     let check = "sudo";
     let refused = |text: String| {
         Finding::failed(check, Class::Refused, text)
-            .fix(format!("poller sudoers {app} prints the lines for /etc/sudoers.d/poller-{app}"))
+            .fix(format!("poller sudoers {app} prints the lines, and where they go"))
     };
     match answer {
         Answer::Yes => Finding::ok(check, format!("{user} may run: {command}")),

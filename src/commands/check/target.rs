@@ -35,11 +35,7 @@ pub fn look(
     let commands = commands::judge(needs, in_tree, unusable);
     let mut found = match (&room, refused) {
         (Err(failure), _) => vec![Finding::of("target", failure.clone())],
-        (Ok(_), Some(failure)) => {
-            let named = |line: &String| line.replace("poller adopt APP", &format!("poller adopt {}", app.name));
-            let help = failure.help.iter().map(named).collect();
-            vec![Finding::of("target", Failure { help, ..failure })]
-        }
+        (Ok(_), Some(failure)) => vec![Finding::of("target", failure)],
         (Ok(room), None) => judge(&app.target.directory.display().to_string(), &account.name, room),
     };
     if let Ok(room) = &room {

@@ -21,7 +21,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 
 use super::setting;
@@ -41,8 +40,6 @@ use told::Told;
 
 pub fn run(common: &Common, init: &Init) -> u8 {
     setting::run(|console| {
-        // What is made here is for others to read, but for the key, which says so itself.
-        umask(Mode::from_bits_truncate(0o022));
         set_up(common, init, console).map_err(|e| if setting::is_denied(&e) { denied(&e) } else { e })?;
         Ok(0)
     })

@@ -172,7 +172,7 @@ fn wrong_types_say_what_was_expected() {
         ("target", "shared = \"media\"", "expected an array, found string \"media\""),
         ("target", "layout = 1", "expected a string"),
         ("target", "layout = \"release\"", "unknown value `release`"),
-        ("deploy", "env = { DEBUG = 1 }", "expected a string, found integer `1`"),
+        ("deploy", "env = { DEBUG = 1 }", "expected a string, found integer"),
         ("deploy", "env = [\"A=1\"]", "expected a table, found an array"),
         ("deploy", "script = [\"a\", 1]", "expected a string, found integer `1`"),
         ("deploy", "on_failure = \"rolback\"", "unknown value `rolback`"),

@@ -83,12 +83,14 @@ fn counts_and_umasks() {
     for value in ["0", "-1", "1001", "99999999999", "1.5", "true"] {
         assert!(from_toml::<Count>(value).unwrap_err().contains("from 1 to 1000"), "{value}");
     }
-    for (text, mask) in [("022", 0o022), ("0027", 0o027), ("7", 7), ("777", 0o777)] {
+    for (text, mask) in [("022", 0o022), ("0027", 0o027), ("7", 7), ("077", 0o77)] {
         assert_eq!(Umask::parse(text).unwrap().0, mask);
     }
     refused::<Umask>(&[
         ("", "not a umask"),
         ("1000", "not a umask"),
+        ("100", "rights of the owner"),
+        ("0777", "rights of the owner"),
         ("8", "not a umask"),
         ("+22", "not"),
         ("0o22", "not"),
