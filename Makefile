@@ -1,6 +1,6 @@
 # make demo       build poller and watch it do its main job, on a throwaway git server
 # make test       everything that must hold: lint, then all tests
-# make faults     every attack of docs/reliability.md in full, as root; some hours
+# make faults     every attack of docs/reliability.md in full, as root; about an hour
 # make fuzz       each fuzz target for a minute (FUZZ_SECONDS=60), TARGETS="remote config_app" for some
 # make advisories is anything known about a dependency? needs the network
 # make bench      what poller costs beside git and others; ROWS=refs,apps for some, RECORD=yes into docs/performance.md
