@@ -55,8 +55,7 @@ pub fn rows(lab: &Rc<Lab>) -> Vec<Row> {
     for (apps, rounds) in [(1, 10), (10, 8), (50, 8), (MOST, 3)] {
         let mut contestants = vec![unchanged(&shared.with_first(apps), apps), floor(apps, |_| 0)];
         match apps {
-            10 => contestants.push(git(apps, |_| 0).at_most(2)),
-            50 => contestants.push(git(apps, |_| 0).at_most(1)),
+            10 | 50 => contestants.push(git(apps, |_| 0).at_most(1)),
             _ => {}
         }
         rows.push(Row::new(one_identity(apps), rounds, contestants));

@@ -24,6 +24,18 @@ pub struct Repository {
     at: Rc<Cell<usize>>,
 }
 
+/// A commit that is yet to be put on `main`.
+pub struct Push {
+    place: PathBuf,
+    commit: String,
+}
+
+impl Push {
+    pub fn now(&self) {
+        fs::write(&self.place, format!("{}\n", self.commit)).expect("a ref");
+    }
+}
+
 impl Repository {
     /// `main` is at the first commit, with `updates` more to come.
     pub fn new(lab: &Lab, name: &str, files: usize, updates: usize) -> Repository {
@@ -69,13 +81,24 @@ impl Repository {
         self.show();
     }
 
+    /// Moves on by so many commits at once. Each is on `main` when what is returned for it says so, which another
+    /// thread may do.
+    pub fn push_later(&self, commits: usize) -> Vec<Push> {
+        let place = self.path.join("refs/heads/main");
+        let next = (0..commits).map(|_| {
+            self.at.set(self.at.get() + 1);
+            Push { place: place.clone(), commit: self.tip().to_owned() }
+        });
+        next.collect()
+    }
+
     /// The tip.
     pub fn tip(&self) -> &str {
         self.commits.get(self.at.get()).expect("enough commits were made")
     }
 
     fn show(&self) {
-        fs::write(self.path.join("refs/heads/main"), format!("{}\n", self.tip())).expect("a ref");
+        Push { place: self.path.join("refs/heads/main"), commit: self.tip().to_owned() }.now();
     }
 
     /// Gives it references besides `main`, half branches and half tags, all of the same commit. They are

@@ -36,6 +36,7 @@ pub struct Row {
     begin: Action,
     calls: Calls,
     contestants: Vec<Contestant>,
+    prepared: Option<Box<dyn FnOnce()>>,
 }
 
 pub struct Results {
@@ -125,7 +126,8 @@ const MANY: usize = 10;
 
 impl Row {
     pub fn new(title: impl Into<String>, rounds: usize, contestants: Vec<Contestant>) -> Row {
-        Row { title: title.into(), rounds, warm_up: 1, begin: Box::new(|| ()), calls: Calls::Counted, contestants }
+        let (title, begin) = (title.into(), Box::new(|| ()));
+        Row { title, rounds, warm_up: 1, begin, calls: Calls::Counted, contestants, prepared: None }
     }
 
     /// So many system calls that to count them takes minutes.
@@ -136,6 +138,18 @@ impl Row {
     /// It takes so long that what a first time costs more is nothing beside it.
     pub fn without_warm_up(self) -> Row {
         Row { warm_up: 0, ..self }
+    }
+
+    /// Some of its preparation goes on in the background; this waits for its end.
+    pub fn prepared_by(self, end: impl FnOnce() + 'static) -> Row {
+        Row { prepared: Some(Box::new(end)), ..self }
+    }
+
+    /// Returns when all is prepared.
+    pub fn wait(&mut self) {
+        if let Some(end) = self.prepared.take() {
+            end();
+        }
     }
 
     /// Once a round, outside the clock, before the contestants run.
