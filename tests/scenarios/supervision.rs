@@ -219,8 +219,7 @@ fn a_keeper_that_is_killed_leaves_nothing_running() {
         world.app("site").deploy("timeout = \"20s\"\nretries = 9").write();
         let first = world.deployed_as_configured();
         let (running, script) = in_deploy(&world, "setsid sleep 301 &\nsleep 300; true");
-        let lock: toml::Table = fs::read_to_string(world.path("var/run/site.lock")).unwrap().parse().unwrap();
-        let keeper = lock["keeper"]["pid"].as_integer().unwrap() as i32;
+        let keeper = wait_for_keeper(&world, "site");
         processes::signal(keeper, signal);
         if signal == Signal::SIGTERM {
             // It is deaf to that one: only its poller tells it to stop.
@@ -240,6 +239,12 @@ fn keeper_of(world: &World, app: &str) -> Option<i32> {
     Some(lock.get("keeper")?["pid"].as_integer()? as i32)
 }
 
+/// The keeper of a script that is noted in the lock file, which may be a moment after its start.
+fn wait_for_keeper(world: &World, app: &str) -> i32 {
+    wait_until("the script to be noted", seconds(30), || keeper_of(world, app).is_some());
+    keeper_of(world, app).unwrap()
+}
+
 #[test]
 fn a_keeper_that_is_killed_takes_no_other_apps_script_with_it() {
     let world = World::new("two keepers");
@@ -252,8 +257,8 @@ fn a_keeper_that_is_killed_takes_no_other_apps_script_with_it() {
     let commit = world.push(&[("deploy.sh", world.script(&script))], "both");
     let running = world.spawn_poll(&[]);
     world.wait_for_script("sleep 300");
-    wait_until("both scripts", seconds(30), || keeper_of(&world, "one").and(keeper_of(&world, "two")).is_some());
-    processes::signal(keeper_of(&world, "one").unwrap(), Signal::SIGKILL);
+    wait_for_keeper(&world, "two");
+    processes::signal(wait_for_keeper(&world, "one"), Signal::SIGKILL);
     let is_over = || world.history("one").last().is_some_and(|last| last == "deploy failed");
     wait_until("the one without its keeper to fail", seconds(40), is_over);
     fs::write(go, "").unwrap();
@@ -276,7 +281,7 @@ fn with_the_units_capabilities_a_stray_of_a_killed_run_is_found() {
     let (running, _) = in_deploy(&world, &script);
     let second = world.repo.head();
     let stray = world.wait_for_script("sleep 301");
-    let keeper = keeper_of(&world, "site").unwrap();
+    let keeper = wait_for_keeper(&world, "site");
     // It would end the script's tree when its poller goes.
     processes::signal(keeper, Signal::SIGSTOP);
     running.kill_supervisor();
