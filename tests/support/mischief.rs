@@ -58,6 +58,8 @@ pub struct Plan {
 pub struct Recording {
     /// Who spoke in turn, and how many bytes.
     pub turns: Vec<(Way, u64)>,
+    /// Neither side will say more.
+    over: bool,
 }
 
 impl Recording {
@@ -87,7 +89,8 @@ struct Control {
     plan: Mutex<Plan>,
     struck: AtomicUsize,
     passed: AtomicU64,
-    recordings: Mutex<Vec<Recording>>,
+    /// Those from before the plan was made are forgotten here, and go on by themselves.
+    recordings: Mutex<Vec<Arc<Mutex<Recording>>>>,
 }
 
 const HARMLESS: Plan = Plan { mood: Mood::Well, way: Way::FromServer, place: Place::Byte(u64::MAX), connection: None };
@@ -111,8 +114,11 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 let shared = shared.clone();
                 // A connection has its number when it comes, not when its thread gets to run.
-                let number = shared.register();
-                std::thread::spawn(move || relay(client, server, &shared, number));
+                let (number, recording) = shared.register();
+                std::thread::spawn(move || {
+                    relay(client, server, &shared, number, &recording);
+                    recording.lock().unwrap().over = true;
+                });
             }
         });
         Proxy { port, control }
@@ -145,45 +151,22 @@ impl Proxy {
         self.control.passed.load(SeqCst)
     }
 
-    /// What went through since the plan was made, a connection each.
+    /// What went through since the plan was made, a connection each. Waits for their ends: a client is gone
+    /// before its last words have come through here.
     pub fn recordings(&self) -> Vec<Recording> {
-        self.control.recordings.lock().unwrap().clone()
+        let recordings = self.control.recordings.lock().unwrap().clone();
+        let over = || recordings.iter().all(|recording| recording.lock().unwrap().over);
+        super::wait_until("the connections' ends", super::seconds(20), over);
+        recordings.iter().map(|recording| recording.lock().unwrap().clone()).collect()
     }
 }
 
 impl Control {
-    fn register(&self) -> usize {
+    fn register(&self) -> (usize, Arc<Mutex<Recording>>) {
         let mut recordings = self.recordings.lock().unwrap();
-        recordings.push(Recording::default());
-        recordings.len() - 1
-    }
-
-    /// How many bytes may still go this way before the plan strikes.
-    fn room(&self, plan: &Plan, number: usize, way: Way, passed: u64) -> u64 {
-        if plan.way != way || plan.connection.is_some_and(|only| only != number) {
-            return u64::MAX;
-        }
-        match plan.place {
-            Place::Byte(limit) => limit.saturating_sub(passed),
-            Place::Turn(turn, offset) => {
-                let recordings = self.recordings.lock().unwrap();
-                let (now, before) = recordings.get(number).map_or((0, 0), |recording| recording.turn_of(way));
-                match now.cmp(&turn) {
-                    std::cmp::Ordering::Less => u64::MAX,
-                    std::cmp::Ordering::Equal => offset.saturating_sub(before),
-                    std::cmp::Ordering::Greater => 0,
-                }
-            }
-        }
-    }
-
-    fn record(&self, number: usize, way: Way, bytes: &[u8]) {
-        if let Some(recording) = self.recordings.lock().unwrap().get_mut(number) {
-            recording.take(way, bytes.len() as u64);
-        }
-        if way == Way::FromServer {
-            self.passed.fetch_add(bytes.len() as u64, SeqCst);
-        }
+        let recording = Arc::<Mutex<Recording>>::default();
+        recordings.push(recording.clone());
+        (recordings.len() - 1, recording)
     }
 }
 
@@ -193,19 +176,21 @@ struct Link<'a> {
     server: TcpStream,
     control: &'a Control,
     number: usize,
+    recording: &'a Mutex<Recording>,
     /// The client is gone.
     over: AtomicBool,
     /// It ends by a reset, with no farewell before.
     reset: AtomicBool,
 }
 
-fn relay(client: TcpStream, server: u16, control: &Control, number: usize) {
+fn relay(client: TcpStream, server: u16, control: &Control, number: usize, recording: &Mutex<Recording>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else {
         return;
     };
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
-    let link = Link { client, server, control, number, over: AtomicBool::new(false), reset: AtomicBool::new(false) };
+    let (over, reset) = (AtomicBool::new(false), AtomicBool::new(false));
+    let link = Link { client, server, control, number, recording, over, reset };
     std::thread::scope(|scope| {
         scope.spawn(|| link.pass(Way::ToServer));
         link.pass(Way::FromServer);
@@ -213,6 +198,31 @@ fn relay(client: TcpStream, server: u16, control: &Control, number: usize) {
 }
 
 impl Link<'_> {
+    /// How many bytes may still go this way before the plan strikes.
+    fn room(&self, plan: &Plan, way: Way, passed: u64) -> u64 {
+        if plan.way != way || plan.connection.is_some_and(|only| only != self.number) {
+            return u64::MAX;
+        }
+        match plan.place {
+            Place::Byte(limit) => limit.saturating_sub(passed),
+            Place::Turn(turn, offset) => {
+                let (now, before) = self.recording.lock().unwrap().turn_of(way);
+                match now.cmp(&turn) {
+                    std::cmp::Ordering::Less => u64::MAX,
+                    std::cmp::Ordering::Equal => offset.saturating_sub(before),
+                    std::cmp::Ordering::Greater => 0,
+                }
+            }
+        }
+    }
+
+    fn record(&self, way: Way, bytes: &[u8]) {
+        self.recording.lock().unwrap().take(way, bytes.len() as u64);
+        if way == Way::FromServer {
+            self.control.passed.fetch_add(bytes.len() as u64, SeqCst);
+        }
+    }
+
     fn pass(&self, way: Way) {
         let (from, mut to) = match way {
             Way::FromServer => (&self.server, &self.client),
@@ -237,7 +247,7 @@ impl Link<'_> {
                 self.let_the_client_speak();
             }
             let plan = *self.control.plan.lock().unwrap();
-            let room = self.control.room(&plan, self.number, way, passed);
+            let room = self.room(&plan, way, passed);
             let here = plan.mood != Mood::Well && room <= n as u64;
             let mut head = if here { room as usize } else { n };
             if here && plan.mood == Mood::Flips {
@@ -249,7 +259,7 @@ impl Link<'_> {
                 head = n;
             }
             passed += head as u64;
-            self.control.record(self.number, way, &bytes[..head]);
+            self.record(way, &bytes[..head]);
             if to.write_all(&bytes[..head]).is_err() {
                 return;
             }
@@ -264,10 +274,7 @@ impl Link<'_> {
     /// goes first, so that turns are the same each time; one that says nothing is not waited for long.
     fn let_the_client_speak(&self) {
         let end = Instant::now() + Duration::from_millis(500);
-        let spoke = || {
-            let recordings = self.control.recordings.lock().unwrap();
-            recordings.get(self.number).is_none_or(|r| r.turns.last().is_some_and(|(way, _)| *way == Way::ToServer))
-        };
+        let spoke = || self.recording.lock().unwrap().turns.last().is_some_and(|(way, _)| *way == Way::ToServer);
         while !spoke() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -103,20 +103,23 @@ pub fn describe(pids: &[i32]) -> String {
 
 impl World {
     /// Every living process that belongs to this world: run by one of its users, or with its folder
-    /// in the environment, the command line or as working directory. Not its sshd.
+    /// in the environment, the command line or as working directory. Not its sshd, nor what that has started,
+    /// which may outlive its connection for a moment.
     pub fn processes(&self) -> Vec<i32> {
         let mark = self.root.to_str().unwrap();
         let mut server = descendants_of(self.sshd.pid());
         server.push(self.sshd.pid());
+        let servers_home = format!("\0HOME={mark}/sshd\0");
         let me = std::process::id() as i32;
         let ours = |pid: &i32| {
             let read = |name| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
             let says = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).contains(mark);
             let cwd = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
-            self.runs_as_one_of_ours(*pid)
-                || says(read("environ"))
-                || says(read("cmdline"))
-                || cwd.starts_with(&self.root)
+            let environment = read("environ");
+            if format!("\0{}", String::from_utf8_lossy(&environment)).contains(&servers_home) {
+                return false;
+            }
+            self.runs_as_one_of_ours(*pid) || says(environment) || says(read("cmdline")) || cwd.starts_with(&self.root)
         };
         let living = all().into_iter().filter(|pid| *pid != me && is_alive(*pid));
         living.filter(|pid| !server.contains(pid)).filter(ours).collect()

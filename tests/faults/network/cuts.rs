@@ -137,7 +137,8 @@ fn an_unchanged_poll_through_a_connection_that_breaks_anywhere() {
     let mut tally = Tally::new(Group::Network);
     let mut measured = Measured::default();
     let recording = fleet.record().remove(0);
-    assert_eq!(recording.turns.len(), STAGES.len(), "{recording:?}");
+    // What the server says after the farewell comes through or not, as the two run.
+    assert!((STAGES.len()..=STAGES.len() + 1).contains(&recording.turns.len()), "{recording:?}");
     for batch in chosen(cases(&recording, 0, &CUTS), 8).chunks(fleet.size()) {
         let plans: Vec<Plan> = batch.iter().map(|case| case.plan).collect();
         for (case, ended) in batch.iter().zip(fleet.meet(&plans)) {
