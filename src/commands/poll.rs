@@ -28,6 +28,7 @@ use crate::stages::decide::Force;
 use crate::stages::lock::{self, Asked, Lock};
 use crate::stages::splay;
 use crate::stages::tend::{Due, Tended};
+use crate::sys::account::Account;
 use crate::sys::signals;
 
 /// What was asked for.
@@ -62,14 +63,15 @@ fn poll(request: &Request) -> Result<u8> {
     let signals = signals::block()?;
     let config = supervisor::load(request.common.config.as_deref())?;
     admit(&config, &request.words())?;
-    let (mut preparation, selection, context) = begin(request, &config, signals).inspect_err(|e| record(&config, e))?;
+    let Beginning { mut preparation, selection, context, prober } =
+        begin(request, &config, signals).inspect_err(|e| record(&config, e))?;
     if !wait_for_turn(&context, &config, request) {
         let busy = Class::Busy.exit_code();
         event!(INFO, "run.finished", stage = "lock", outcome = "busy", exit = i64::from(busy); "told to stop while it waited for its turn");
         return Err(Failure::new(Class::Busy, "told to stop while it waited for its turn (`[host] splay`)").into());
     }
     let began = Instant::now();
-    let prober = (!selection.apps.is_empty()).then(|| supervisor::start_prober(context.fetch_account.as_ref()));
+    let prober = prober.or_else(|| prober_for(&selection, context.fetch_account.as_ref()));
     let apps = selection.apps.len() + selection.broken.len();
     let notifier = Notifier::begin(config.notify.as_ref(), &context);
     event!(INFO, "run.started", stage = "lock", version = env!("CARGO_PKG_VERSION"); "{}", plural(apps, "app"));
@@ -101,19 +103,30 @@ fn poll(request: &Request) -> Result<u8> {
     Ok(code)
 }
 
+struct Beginning<'c> {
+    preparation: Preparation<'c>,
+    selection: Selection<'c>,
+    context: Context,
+    /// None when the run waits for its turn first: nothing is to stand by all that time.
+    prober: Option<Result<Helper>>,
+}
+
 /// All that may fail for the run as a whole.
-fn begin<'c>(
-    request: &Request,
-    config: &'c Config,
-    signals: SigSet,
-) -> Result<(Preparation<'c>, Selection<'c>, Context)> {
+fn begin<'c>(request: &Request, config: &'c Config, signals: SigSet) -> Result<Beginning<'c>> {
     let preparation = Preparation::new(config)?;
     let selection = select(config, request.apps)?;
     let fetch_account = preparation.fetch_account()?;
+    let wait = turn(config, request, &Console::new());
+    // As early as can be: a process takes longer to start than all the rest until it is asked.
+    let prober = wait.is_zero().then(|| prober_for(&selection, fetch_account.as_ref())).flatten();
     supervisor::make_folders(&config.paths, fetch_account.as_ref())?;
     let asked_by = if request.force == Force::No { AskedBy::Schedule } else { AskedBy::Person };
-    let wait = turn(config, request, &Console::new());
-    Ok((preparation, selection, Context { asked_by, ..context(request.common, config, signals, fetch_account, wait)? }))
+    let context = Context { asked_by, ..context(request.common, config, signals, fetch_account, wait)? };
+    Ok(Beginning { preparation, selection, context, prober })
+}
+
+fn prober_for(selection: &Selection, fetch_account: Option<&Account>) -> Option<Result<Helper>> {
+    (!selection.apps.is_empty()).then(|| supervisor::start_prober(fetch_account))
 }
 
 /// The line about a run that could not begin, where its log can be opened.

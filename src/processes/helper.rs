@@ -215,11 +215,14 @@ impl Helper {
     /// In a call to a disk that does not answer it cannot even be killed: nothing is gained by waiting with it.
     fn wait(&mut self) -> Option<ExitStatus> {
         let end = Instant::now() + UNKILLABLE;
+        // Most are gone at once, and each poll ends by waiting here.
+        let mut pause = Duration::from_micros(50);
         loop {
             match self.child.try_wait() {
-                Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(1)),
+                Ok(None) if Instant::now() < end => std::thread::sleep(pause),
                 ended => return ended.ok().flatten(),
             }
+            pause = (pause * 2).min(Duration::from_millis(10));
         }
     }
 

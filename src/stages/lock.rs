@@ -151,7 +151,9 @@ pub fn holder(path: &Path) -> Option<Content> {
 fn read(file: &File) -> Content {
     let mut block = vec![0; BLOCK];
     let length = file.read_at(&mut block, 0).unwrap_or(0);
-    std::str::from_utf8(&block[..length]).ok().and_then(|text| toml::from_str(text).ok()).unwrap_or_default()
+    let text = std::str::from_utf8(&block[..length]).ok();
+    // Without the empty lines that fill up the block: each is an event to the parser.
+    text.and_then(|text| toml::from_str(text.trim_end()).ok()).unwrap_or_default()
 }
 
 impl Lock {
@@ -189,7 +191,7 @@ impl Lock {
             text = toml::to_string(&self.content).context("the lock's content")?;
         }
         let padding = BLOCK.saturating_sub(text.len());
-        text.extend(std::iter::repeat_n('\n', padding));
+        text.push_str(&"\n".repeat(padding));
         self.file.write_all_at(text.as_bytes(), 0).context("writing the lock's content")
     }
 

@@ -113,6 +113,8 @@ const SETTLED: &[Refusal] = &[
     all(libc::SYS_fork),
     #[cfg(target_arch = "x86_64")]
     all(libc::SYS_vfork),
+    // Shared memory can be attached as code.
+    all(libc::SYS_shmat),
     with(libc::SYS_mmap, 2, libc::PROT_EXEC as u32),
     with(libc::SYS_mprotect, 2, libc::PROT_EXEC as u32),
     with(libc::SYS_pkey_mprotect, 2, libc::PROT_EXEC as u32),

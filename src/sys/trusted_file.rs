@@ -8,12 +8,13 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::{Uid, User};
 
@@ -58,7 +59,7 @@ pub fn read(path: &Path, secrecy: Secrecy) -> Result<String> {
         return Err(failure.help(format!("is it the right file? head -c 1000 {path}")).into());
     }
     // The walk's descriptor is for looking only; this one is the same file, opened to read.
-    let readable = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let readable = by_descriptor(&file);
     let mut text = String::new();
     File::open(readable)
         .and_then(|f| f.take(LONGEST).read_to_string(&mut text))
@@ -74,7 +75,7 @@ pub fn check_program(path: &Path) -> Result<()> {
 /// Checks a folder in which only root or the caller may make files. A sticky one will do on the way to
 /// it, but not for itself: there others could be first with a name.
 pub fn check_folder(path: &Path) -> Result<()> {
-    match shared_by_others(&fstat(walk(path)?)?, path) {
+    match shared_by_others(&walk(path)?, path)? {
         Some(failure) => Err(failure.help("name a folder of poller's own in `[paths]`").into()),
         None => Ok(()),
     }
@@ -87,7 +88,7 @@ pub fn open_folder(path: &Path) -> Result<OwnedFd> {
     if !is_kind(&stat, SFlag::S_IFDIR) {
         return Err(std::io::Error::from(Errno::ENOTDIR)).with_context(|| path.display().to_string());
     }
-    match shared_by_others(&stat, path) {
+    match shared_by_others(&folder, path)? {
         // A sticky one is meant to be everybody's.
         Some(failure) if stat.st_mode & 0o1000 != 0 => {
             Err(failure.help("choose a folder that is not everybody's").into())
@@ -97,15 +98,67 @@ pub fn open_folder(path: &Path) -> Result<OwnedFd> {
     }
 }
 
-fn shared_by_others(stat: &FileStat, path: &Path) -> Option<Failure> {
-    let writable = stat.st_mode & 0o002 != 0 || (stat.st_mode & 0o020 != 0 && stat.st_gid != 0);
-    writable.then(|| {
+fn shared_by_others(folder: &OwnedFd, path: &Path) -> Result<Option<Failure>> {
+    let stat = fstat(folder)?;
+    let writers = Writers::of(folder, &stat).with_context(|| path.display().to_string())?;
+    Ok(writers.any().then(|| {
         refused(format!(
             "others can make files in {} (mode {:04o}), so it is not trusted",
             path.display(),
             stat.st_mode & 0o7777
         ))
-    })
+    }))
+}
+
+/// Who can change something besides its owner and root's own group.
+pub struct Writers {
+    group: bool,
+    all: bool,
+    /// Somebody whom an access control list names. The mode's group bits are then the most that it gives to
+    /// anybody, and not what the group has.
+    listed: bool,
+}
+
+impl Writers {
+    pub fn of(file: &OwnedFd, stat: &FileStat) -> Result<Writers> {
+        let (by_group, all) = (stat.st_mode & 0o020 != 0, stat.st_mode & 0o002 != 0);
+        // Root's own group is root; anyone in another group is somebody else.
+        let group = by_group && stat.st_gid != 0;
+        Ok(Writers { group, all, listed: by_group && !group && has_access_list(file)? })
+    }
+
+    pub fn any(&self) -> bool {
+        self.group || self.all || self.listed
+    }
+
+    /// The command that makes it nobody else's.
+    pub fn remedy(&self, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            Writers { listed: true, .. } => format!("setfacl -b {path}; chmod go-w {path}"),
+            Writers { group: true, all: true, .. } => format!("chmod go-w {path}"),
+            Writers { all: true, .. } => format!("chmod o-w {path}"),
+            _ => format!("chmod g-w {path}"),
+        }
+    }
+}
+
+/// Whether a file has a list of users and groups besides its mode, see acl(5).
+fn has_access_list(file: &OwnedFd) -> std::io::Result<bool> {
+    let path = std::ffi::CString::new(by_descriptor(file))?;
+    // SAFETY: both names end with a NUL byte and outlive the call; no memory is given to write to.
+    let size = unsafe { libc::getxattr(path.as_ptr(), c"system.posix_acl_access".as_ptr(), std::ptr::null_mut(), 0) };
+    match Errno::result(size) {
+        Ok(size) => Ok(size > 0),
+        // None, and a file system without any.
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A name for what a descriptor is for, that leads there whatever has its path by now.
+fn by_descriptor(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// Opens `path` (O_PATH) and judges it and everything on the way.
@@ -115,7 +168,7 @@ fn walk(path: &Path) -> Result<OwnedFd> {
     let mut stack = vec![open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?];
     let mut here = PathBuf::from("/");
     let mut links = 0;
-    judge(&fstat(&stack[0])?, &here)?;
+    judge(&stack[0], &fstat(&stack[0])?, &here)?;
     while let Some(part) = ahead.pop_front() {
         if part == ".." {
             if stack.len() > 1 {
@@ -148,7 +201,7 @@ fn walk(path: &Path) -> Result<OwnedFd> {
             ahead = replaced;
             continue;
         }
-        judge(&stat, &here)?;
+        judge(&found, &stat, &here)?;
         stack.push(found);
     }
     stack.pop().context("the root folder")
@@ -168,23 +221,19 @@ fn is_kind(stat: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind
 }
 
-fn judge(stat: &FileStat, path: &Path) -> Result<()> {
+fn judge(file: &OwnedFd, stat: &FileStat, path: &Path) -> Result<()> {
     check_owner(stat, path)?;
-    let writers = stat.st_mode & 0o022;
-    // Root's own group is root; anyone in another group, or anyone at all, is somebody else.
-    let by_group = writers & 0o020 != 0 && stat.st_gid != 0;
-    let by_all = writers & 0o002 != 0;
+    let writers = Writers::of(file, stat).with_context(|| path.display().to_string())?;
     // In a sticky folder nobody can replace what is another's.
     let sticky = is_kind(stat, SFlag::S_IFDIR) && stat.st_mode & 0o1000 != 0;
-    if (by_group || by_all) && !sticky {
-        let who = if by_all { "o-w" } else { "g-w" };
-        let both = if by_all && by_group { "go-w" } else { who };
+    if writers.any() && !sticky {
+        let list = if writers.listed { ", by its access control list" } else { "" };
         return Err(refused(format!(
-            "{} can be changed by others (mode {:04o}), so it is not trusted",
+            "{} can be changed by others (mode {:04o}){list}, so it is not trusted",
             path.display(),
             stat.st_mode & 0o7777
         ))
-        .help(format!("chmod {both} {}", path.display()))
+        .help(writers.remedy(path))
         .into());
     }
     Ok(())
@@ -252,6 +301,44 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o757)).unwrap();
         assert_eq!(class_of(read(&file, Secrecy::Public)), Class::Refused);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_an_access_control_list_lets_others_write_is_refused() {
+        let folder = scratch("list");
+        let file = folder.join("f");
+        fs::write(&file, "text").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o664)).unwrap();
+        if !Uid::effective().is_root() {
+            // Group bits count only when the group is root's, and nobody else can have such a file.
+            assert!(std::env::var_os("CI").is_none(), "skipped on CI: needs root");
+            eprintln!("skipped: needs root");
+            return fs::remove_dir_all(folder).unwrap();
+        }
+        assert_eq!(read(&file, Secrecy::Public).unwrap(), "text", "root's own group");
+        // As in linux/posix_acl_xattr.h: a version, then tag, permissions and id of each entry.
+        let entries = [
+            (0x01u16, 6u16, u32::MAX),
+            (0x02, 6, 12345),
+            (0x04, 4, u32::MAX),
+            (0x10, 6, u32::MAX),
+            (0x20, 4, u32::MAX),
+        ];
+        let mut list = 2u32.to_le_bytes().to_vec();
+        for (tag, permissions, id) in entries {
+            list.extend([tag.to_le_bytes(), permissions.to_le_bytes()].concat());
+            list.extend(id.to_le_bytes());
+        }
+        let path = std::ffi::CString::new(file.to_str().unwrap()).unwrap();
+        let name = c"system.posix_acl_access";
+        // SAFETY: names with a NUL byte at their end, and a list of the length that is given.
+        let done = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), list.as_ptr().cast(), list.len(), 0) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        let failure = Failure::of(read(&file, Secrecy::Public).unwrap_err());
+        assert_eq!(failure.class, Class::Refused);
+        assert!(failure.message.contains("access control list"), "{failure:?}");
+        assert_eq!(failure.help, [format!("setfacl -b {0}; chmod go-w {0}", file.display())]);
         fs::remove_dir_all(folder).unwrap();
     }
 

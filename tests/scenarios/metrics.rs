@@ -159,7 +159,7 @@ fn a_folder_in_which_others_can_make_files_is_refused() {
     fs::remove_file(&file).unwrap();
     let folder = file.parent().unwrap();
     set_mode(folder, 0o777);
-    world.poll_on_terminal(&[]).expect(0).says("others can make files in").says("chmod go-w");
+    world.poll_on_terminal(&[]).expect(0).says("others can make files in").says("chmod o-w");
     set_mode(folder, 0o755);
     world.deployer.own(folder);
     world.poll_on_terminal(&[]).expect(0).says("belongs to another user").says("chown root");

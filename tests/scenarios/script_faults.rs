@@ -129,7 +129,7 @@ fn a_gigabyte_of_output_is_counted_and_not_kept() {
     let script = "echo the very first line\n\
          yes 'all work and no play makes a dull deploy, and so on for about a hundred characters in a line, well' \
          | head -c 1000000000\necho\necho the very last line\nexit 1";
-    let (world, outcome) = after_good("gigabyte", "timeout = \"90s\"", |w| w.script(script));
+    let (world, outcome) = after_good("gigabyte", "timeout = \"110s\"", |w| w.script(script));
     assert!(outcome.stderr.contains("the very last line"), "{}", outcome.story());
     assert!(outcome.stderr.len() < 100_000);
     let output = world.journal("site")[0].output.clone();

@@ -17,6 +17,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::Uid;
 
 use crate::outcome::{Class, Failure};
+use crate::sys::trusted_file::Writers;
 
 pub struct Folder {
     folder: OwnedFd,
@@ -51,10 +52,11 @@ impl Folder {
                 format!("chown root {shown}; node_exporter only reads it"),
             );
         }
-        if mode & 0o002 != 0 || (mode & 0o020 != 0 && stat.st_gid != 0) {
+        let writers = Writers::of(&folder, &stat).with_context(|| shown.to_string())?;
+        if writers.any() {
             return refused(
                 format!("others can make files in {shown} (mode {mode:04o}), so it is not trusted"),
-                format!("chmod go-w {shown}; node_exporter only reads it"),
+                format!("{}; node_exporter only reads it", writers.remedy(parent)),
             );
         }
         Ok(Folder { folder, name: name.to_owned() })
