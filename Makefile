@@ -84,7 +84,8 @@ bench:
 
 # So that the program does not depend on where it was built, nor tell it.
 CARGO_FILES = $(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)
-RUST_FILES  = $(shell rustc --print sysroot)/lib/rustlib/src/rust=/rustc/$(shell rustc -vV | sed -n 's/^commit-hash: //p')
+# Looked up whatever is made, though root, who installs, may have no Rust.
+RUST_FILES  = $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust=/rustc/$(shell rustc -vV 2>/dev/null | sed -n 's/^commit-hash: //p')
 PLACES = $(CURDIR)=/poller $(abspath $(TARGET))=/poller/target $(CARGO_FILES)=/cargo $(RUST_FILES)
 EPOCH  = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use nix::sys::signal::SigSet;
 
-use super::setting::{Selection, admit, busy, context, select};
+use super::setting::{Selection, admit, busy, context, select, unless_denied};
 use crate::cli::Common;
 use crate::config::{App, AppName, Config, Host};
 use crate::event;
@@ -119,7 +119,7 @@ fn begin<'c>(request: &Request, config: &'c Config, signals: SigSet) -> Result<B
     let wait = turn(config, request, &Console::new());
     // As early as can be: a process takes longer to start than all the rest until it is asked.
     let prober = wait.is_zero().then(|| prober_for(&selection, fetch_account.as_ref())).flatten();
-    supervisor::make_folders(&config.paths, fetch_account.as_ref())?;
+    supervisor::make_folders(&config.paths, fetch_account.as_ref()).map_err(|e| unless_denied(e, &request.words()))?;
     let asked_by = if request.force == Force::No { AskedBy::Schedule } else { AskedBy::Person };
     let context = Context { asked_by, ..context(request.common, config, signals, fetch_account, wait)? };
     Ok(Beginning { preparation, selection, context, prober })

@@ -164,10 +164,9 @@ impl<'c> Desk<'c> {
         admit(config, command)?;
         let preparation = Preparation::new(config)?;
         let fetch_account = preparation.fetch_account()?;
-        let made = supervisor::make_folders(&config.paths, fetch_account.as_ref())
-            .and_then(|()| context(common, config, signals, fetch_account, Duration::ZERO));
-        let context =
-            made.map_err(|e| if is_denied(&e) { not_allowed(&format!("{e:#}"), command).into() } else { e })?;
+        let context = supervisor::make_folders(&config.paths, fetch_account.as_ref())
+            .and_then(|()| context(common, config, signals, fetch_account, Duration::ZERO))
+            .map_err(|e| unless_denied(e, command))?;
         Ok(Desk { config, context, preparation })
     }
 
@@ -234,6 +233,11 @@ pub fn admit(config: &Config, command: &str) -> Result<()> {
 
 pub fn is_denied(e: &anyhow::Error) -> bool {
     !Uid::effective().is_root() && is_of_kind(e, std::io::ErrorKind::PermissionDenied)
+}
+
+/// The same error, unless the caller's rights are what is in the way.
+pub fn unless_denied(e: anyhow::Error, command: &str) -> anyhow::Error {
+    if is_denied(&e) { not_allowed(&format!("{e:#}"), command).into() } else { e }
 }
 
 pub fn not_allowed(why: &str, command: &str) -> Failure {

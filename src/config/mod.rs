@@ -16,6 +16,7 @@ pub mod notify;
 mod problem;
 mod remote;
 mod resolve;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod values;

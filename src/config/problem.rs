@@ -8,6 +8,7 @@ use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::secrets;
 use crate::near::near;
 
 /// What is wrong, not yet where.
@@ -76,7 +77,7 @@ impl Problem {
 
     pub fn from_toml(file: &Path, text: &str, error: &toml::de::Error) -> Problem {
         let fault = reworded(error.message());
-        let is_secret = error.span().is_some_and(|span| is_environment(text, span.start));
+        let is_secret = error.span().is_some_and(|span| secrets::is_environment(text, span.start));
         Problem::new(file, text, error.span(), if is_secret { fault.without_value() } else { fault })
     }
 }
@@ -139,7 +140,7 @@ impl Place {
         let marked = text[start..end.min(line_end)].trim_end_matches('\r');
         let indent = rendered(before);
         let line = text[line_start..line_end].trim_end_matches('\r');
-        let line = if is_environment(text, start) { without_values(line) } else { without_secrets(line) };
+        let line = secrets::struck_out(text, line_start, line);
         Place {
             line: text[..line_start].matches('\n').count() + 1,
             column: before.chars().count() + 1,
@@ -151,94 +152,9 @@ impl Place {
     }
 }
 
-fn boundary_at_or_before(text: &str, index: usize) -> usize {
+pub(super) fn boundary_at_or_before(text: &str, index: usize) -> usize {
     let index = index.min(text.len());
     (0..=index).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0)
-}
-
-/// Whether this place is in an app's `env`, by its line or by the header above it.
-fn is_environment(text: &str, at: usize) -> bool {
-    let before = &text[..boundary_at_or_before(text, at)];
-    let is_env = |name: &str| name.split('.').any(|part| part.trim() == "env");
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text[line_start..].lines().next().unwrap_or_default();
-    let header = before[..line_start].lines().rev().find_map(|line| line.trim().strip_prefix('['));
-    is_env(line.split('=').next().unwrap_or_default()) || header.and_then(|h| h.split(']').next()).is_some_and(is_env)
-}
-
-/// A line of an app's `env` with all its values struck out: passwords are among them.
-fn without_values(line: &str) -> String {
-    let (mut quote, mut escaped, mut is_value, mut arrays) = (None, false, false, 0);
-    let mut shown = String::with_capacity(line.len());
-    for c in line.chars() {
-        let is_struck = match (quote, c) {
-            (Some(end), c) if c == end && !escaped => {
-                quote = None;
-                false
-            }
-            (Some(_), _) => is_value,
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                false
-            }
-            (None, '=' | '{' | '}' | ',' | '[' | ']') => {
-                match c {
-                    '=' => is_value = true,
-                    '[' => arrays += 1,
-                    ']' => arrays -= 1,
-                    // In an array the next one is a value, too.
-                    _ => is_value = is_value && arrays > 0,
-                }
-                false
-            }
-            (None, c) => is_value && !c.is_whitespace(),
-        };
-        escaped = c == '\\' && quote == Some('"') && !escaped;
-        shown.push(if is_struck { stroke(c) } else { c });
-    }
-    shown
-}
-
-/// As wide as what it stands for, for the carets' sake.
-fn stroke(c: char) -> char {
-    if width(&c.to_string()) == 1 { '*' } else { c }
-}
-
-/// A line with every URL of the web struck out behind its host, and what stands before that: what is
-/// there is often a password, and a problem goes into the log, into mail and to `[notify]`. Each
-/// character has its place still, for the carets.
-fn without_secrets(line: &str) -> String {
-    let strike = |text: &str| text.chars().map(stroke).collect::<String>();
-    let mut shown = String::with_capacity(line.len());
-    let mut rest = line;
-    // One whose `https://` was forgotten is still a secret; a path of this machine and `git@host:path` are none.
-    let key = line.split('=').next().unwrap_or_default().trim();
-    if let Some(quote) = line.find(['"', '\'']).filter(|_| ["url", "ping"].contains(&key) && !line.contains("://")) {
-        let (before, value) = line.split_at(quote + 1);
-        let at = value.find('/').filter(|_| !value.contains('@') && !value.starts_with(['/', '.', '~']));
-        let (host, path) = value.split_at(at.unwrap_or(value.len()));
-        let (path, end) = path.split_at(path.find(['"', '\'']).unwrap_or(path.len()));
-        return format!("{before}{host}{}{end}", strike(path));
-    }
-    while let Some((before, after)) = rest.split_once("://") {
-        shown.push_str(before);
-        shown.push_str("://");
-        let end = after.find(['"', '\'']).unwrap_or(after.len());
-        let (url, behind) = after.split_at(end);
-        rest = behind;
-        let scheme = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-        if ["ssh", "file", "git"].contains(&scheme) {
-            shown.push_str(url);
-            continue;
-        }
-        let (host, path) = url.split_at(url.find(['/', '?', '#']).unwrap_or(url.len()));
-        match host.rsplit_once('@') {
-            Some((user, host)) => shown.push_str(&format!("{}@{host}", strike(user))),
-            None => shown.push_str(host),
-        }
-        shown.push_str(&strike(path));
-    }
-    shown + rest
 }
 
 /// A source line as it is shown: a tab would be as wide as the terminal likes, so it becomes spaces.
@@ -261,7 +177,7 @@ pub fn printable(text: &str) -> String {
 
 /// Terminal columns, near enough to put a caret under the right place: East Asian text and pictures are two columns wide,
 /// combining accents none.
-fn width(text: &str) -> usize {
+pub(super) fn width(text: &str) -> usize {
     text.chars()
         .map(|c| match u32::from(c) {
             0x0300..=0x036f | 0xfe00..=0xfe0f => 0,
@@ -340,33 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_secret_in_a_url_is_struck_out() {
-        for (line, shown) in [
-            ("url = \"https://u:pw@h/s\" # x", "url = \"https://****@h**\" # x"),
-            ("ping = 'http://h:80?t= '", "ping = 'http://h:80****'"),
-            ("ping = \"hc.example.org/se/cret\"", "ping = \"hc.example.org********\""),
-            ("url = \"https:/h/s", "url = \"https:****"),
-            ("command = \"curl http://h/s\"", "command = \"curl http://h**\""),
-            ("url = \"ssh://git@h:x/a\"", "url = \"ssh://git@h:x/a\""),
-            ("url = \"git@h:a/b\"", "url = \"git@h:a/b\""),
-            ("url = \"/srv/a b\"", "url = \"/srv/a b\""),
-        ] {
-            assert_eq!(without_secrets(line), shown);
-        }
-    }
-
-    #[test]
-    fn the_values_of_an_environment_are_struck_out() {
-        for (text, at, expected) in [
-            ("[deploy]\nenv = { A = \"s3\\\"cr\", B = 80 }", "80", "env = { A = \"******\", B = ** }"),
-            ("[deploy.env]\nA = ['s', 3]", "3", "A = ['*', *]"),
-            ("[ deploy.env ]\n\"A B\" = s3 # x", "s3", "\"A B\" = ** * *"),
-            ("[deploy]\nenv.A = 1.5", "1.5", "env.A = ***"),
-            ("[deploy.env]\nA = \"x\"\n[health]\nretries = 9", "9", "retries = 9"),
-        ] {
-            let place = Place::find(text, text.find(at).unwrap()..text.len());
-            assert_eq!(place.shown, expected);
-        }
+    fn a_value_that_was_found_is_left_out() {
         for (message, expected) in [
             ("expected a string, found integer `80`", "expected a string, found integer"),
             ("expected a table, found string \"s3cr\"", "expected a table, found string"),

@@ -134,11 +134,15 @@ impl Helper {
     }
 
     pub fn ask<T: Serialize, R: DeserializeOwned>(&mut self, message: &T, patience: Patience) -> Result<R> {
-        // A helper that died does not listen; why it died is told by what comes (or not) from it.
-        let sent = self.send(message);
-        match self.receive(patience) {
-            Ok(reply) => sent.map(|()| reply),
-            Err(e) => Err(e),
+        match self.send(message) {
+            Ok(()) => self.receive(patience),
+            // A helper that died does not listen; why it died is told by what comes (or not) from it.
+            Err(e) if is_of_kind(&e, io::ErrorKind::BrokenPipe) => self.receive::<R>(patience).and(Err(e)),
+            // It has not been asked, or only in part, and would wait for the rest.
+            Err(e) => {
+                self.end();
+                Err(e)
+            }
         }
     }
 
@@ -377,6 +381,15 @@ mod tests {
         let mut input = Bounded { file: helper.input.as_ref().unwrap(), end: soon() };
         let error = input.write_all(&[0; 1 << 20]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn one_that_cannot_be_asked_is_not_waited_for() {
+        let mut helper = helper("exec sleep 1000");
+        let patience = Patience { time: Duration::from_secs(600), stop: None, class: Class::Protocol };
+        let error = helper.ask::<_, String>(&"x".repeat(17 << 20), patience).unwrap_err();
+        assert!(format!("{error:#}").contains("is the most"), "{error:#}");
+        assert!(!helper.is_alive());
     }
 
     #[test]

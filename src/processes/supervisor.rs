@@ -1,6 +1,7 @@
 //! The supervisor: what must be done with full rights, and nothing more. It reads the configuration and
 //! the keys, takes the locks, starts the others and hands each what it needs.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -189,11 +190,13 @@ pub struct Preparation<'c> {
     me: Account,
     is_root: bool,
     read: HashMap<(PathBuf, Secrecy), Result<String, Failure>>,
+    fetch: OnceCell<Account>,
 }
 
 impl<'c> Preparation<'c> {
     pub fn new(config: &'c Config) -> Result<Self> {
-        Ok(Preparation { config, me: Account::current()?, is_root: Uid::effective().is_root(), read: HashMap::new() })
+        let (me, is_root) = (Account::current()?, Uid::effective().is_root());
+        Ok(Preparation { config, me, is_root, read: HashMap::new(), fetch: OnceCell::new() })
     }
 
     /// What is known of an app without its server: who its scripts run as, and where its journal is.
@@ -264,15 +267,10 @@ impl<'c> Preparation<'c> {
                     .help("name the user that the script runs as: user = \"www-data\"")
                     .into());
             };
-            if *user == self.config.host.fetch_user {
-                return Err(Failure::new(
-                    Class::Config,
-                    format!("{}: {user} fetches, and could rewrite what every app's journal says", app.file.display()),
-                )
-                .help("name another `user` in `[deploy]`, or another `fetch_user` in `[host]`")
-                .into());
-            }
-            return Account::named(user, deploy.group.as_deref()).with_context(|| app.file.display().to_string());
+            let account =
+                Account::named(user, deploy.group.as_deref()).with_context(|| app.file.display().to_string())?;
+            self.keep_apart(app, &account)?;
+            return Ok(account);
         }
         let group = deploy.group.as_deref().map(nix::unistd::Group::from_name).transpose()?.flatten();
         let other_user = deploy.user.as_ref().filter(|user| **user != self.me.name);
@@ -286,6 +284,27 @@ impl<'c> Preparation<'c> {
             .into());
         }
         Ok(self.me.clone())
+    }
+
+    /// What fetches decides what every app's journal says, so no script runs with its rights.
+    fn keep_apart(&self, app: &App, account: &Account) -> Result<()> {
+        // Where there is no such user, that is told once for all apps.
+        let Ok(Some(fetch)) = self.fetch_account() else { return Ok(()) };
+        let (file, fetcher) = (app.file.display(), &fetch.name);
+        let failure = if account.uid == fetch.uid {
+            let text = format!("{file}: {} fetches, and could rewrite what every app's journal says", account.name);
+            Failure::new(Class::Config, text)
+                .help("name another `user` in `[deploy]`, or another `fetch_user` in `[host]`")
+        } else if account.gid == fetch.gid {
+            let text = format!(
+                "{file}: {} would have the group of {fetcher}, which may read every app's repository",
+                account.name
+            );
+            Failure::new(Class::Config, text).help("name another `group` in `[deploy]`, such as the user's own")
+        } else {
+            return Ok(());
+        };
+        Err(failure.into())
     }
 
     fn key(&mut self, app: &App) -> Result<Access> {
@@ -325,6 +344,9 @@ impl<'c> Preparation<'c> {
         if !self.is_root {
             return Ok(None);
         }
+        if let Some(found) = self.fetch.get() {
+            return Ok(Some(found.clone()));
+        }
         let name = &self.config.host.fetch_user;
         let found = Account::named(name, None).map_err(Failure::of).map_err(|failure| {
             let mut failure = Failure { message: format!("[host] fetch_user: {}", failure.message), ..failure };
@@ -334,7 +356,7 @@ impl<'c> Preparation<'c> {
             )];
             failure
         })?;
-        Ok(Some(found))
+        Ok(Some(self.fetch.get_or_init(|| found).clone()))
     }
 }
 

@@ -64,6 +64,10 @@ pub fn read(path: &Path, secrecy: Secrecy) -> Result<String> {
     File::open(readable)
         .and_then(|f| f.take(LONGEST).read_to_string(&mut text))
         .with_context(|| path.display().to_string())?;
+    if text.contains('\0') {
+        let failure = Failure::new(Class::Config, format!("{} is no text: it has NUL bytes", path.display()));
+        return Err(failure.help(format!("is it the right file? head -c 1000 {}", path.display())).into());
+    }
     Ok(text)
 }
 
@@ -351,6 +355,15 @@ mod tests {
         assert_eq!(class_of(read(&file, Secrecy::Private)), Class::Refused);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
         assert_eq!(read(&file, Secrecy::Private).unwrap(), "secret");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused() {
+        let folder = scratch("nul");
+        let file = folder.join("f");
+        fs::write(&file, "te\0xt").unwrap();
+        assert_eq!(class_of(read(&file, Secrecy::Public)), Class::Config);
         fs::remove_dir_all(folder).unwrap();
     }
 

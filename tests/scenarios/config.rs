@@ -208,6 +208,20 @@ fn who_fetches_does_not_run_scripts() {
     world.poll(&[]).expect(78).says(&world.fetcher.name).says("every app's journal").says("[deploy]");
     assert_eq!(world.sshd.connections_since(mark), 0);
     world.poll(&["check", "site"]).expect(78).prints("every app's journal");
+
+    let mark = world.sshd.mark();
+    world.app("site").deploy(&format!("group = \"{}\"", world.fetcher.name)).write();
+    world.poll(&[]).expect(78).says("every app's repository").says("name another `group`");
+    assert_eq!(world.sshd.connections_since(mark), 0);
+}
+
+#[test]
+fn who_may_not_make_pollers_folders_is_told_whose_they_are() {
+    needs_root!();
+    let world = World::new("folders of root");
+    world.app("site").write();
+    world.poll_as(&world.deployer, &["site"]).expect(77).says("not allowed").says("sudo poller site");
+    assert!(!world.state().exists());
 }
 
 #[test]

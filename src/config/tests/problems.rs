@@ -194,3 +194,34 @@ fn what_is_shown_of_a_file_hides_and_turns_nothing() {
         assert!(shown.contains(&odd.escape_default().to_string()) && !shown.contains(odd), "{shown:?}");
     }
 }
+
+/// Whatever is wrong with an app's `env`, and however it is laid out.
+#[test]
+fn no_value_of_an_environment_is_shown() {
+    for lines in [
+        "env = { PW = \"hunter2\", PORT = 8000 }",
+        "env = {\n  PW = \"hunter2\",\n  PORT = 8000\n}",
+        "env = {\n  PORT = \"8000\"\n  PW = \"hunter2\"\n}",
+        "env = {\n  PORT: \"8000\",\n  PW: \"hunter2\"\n}",
+        "env = { PW: \"hunter2\" }",
+        "env = { PW \"hunter2\" }",
+        "env = { PW = hunter2 }",
+        "env = { PW = \"hunter2 }",
+        "env = { PW = \"hunter2\\q\" }",
+        "env = { PW = \"\"\"one\nhunter2 = \\q\"\"\" }",
+        "env.PW = hunter2",
+        "env.PORT = 8000",
+        "env = [\"PW=hunter2\"]",
+        "env = \"hunter2\"",
+        "\"env\" = { PW = hunter2 }",
+    ] {
+        let shown = app(&small_with("deploy", lines)).unwrap_err().to_string();
+        assert!(!shown.contains("hunter2") && !shown.contains("8000"), "{lines}\n{shown}");
+    }
+    for line in
+        ["PW: \"hunter2\"", "PW \"hunter2\"", "PW = hunter2", "hunter2", "PORT = 8000", "PW = \"\"\"\nhunter2\\q\"\"\""]
+    {
+        let shown = app(&format!("{SMALL}[deploy.env]\nA = \"b\"\n{line}\n")).unwrap_err().to_string();
+        assert!(!shown.contains("hunter2") && !shown.contains("8000"), "{line}\n{shown}");
+    }
+}
