@@ -212,12 +212,17 @@ async fn ask_group(apps: &[App], group: Vec<usize>, connecting: Connecting, answ
         }
         _ => {
             let stage = Stage::default();
-            let session = match tokio::time::timeout(timeout, Session::open(origin, &stage)).await {
+            // The last one to be connected lets the cage be closed before anything that its server says is read. A
+            // server takes longer than that to get ready to speak.
+            let open = Session::open(origin, &stage, async || {
+                drop(connecting);
+                tokio::task::yield_now().await;
+            });
+            let session = match tokio::time::timeout(timeout, open).await {
                 Ok(Ok(session)) => session,
                 Ok(Err(failure)) => return answers.tell_all(&group, &failure),
                 Err(_) => return answers.tell_all(&group, &timed_out(&origin.url, &stage, timeout)),
             };
-            drop(connecting);
             ask_session(apps, &group, &session, timeout, answers).await;
         }
     }

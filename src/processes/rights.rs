@@ -36,7 +36,7 @@ async fn may_push(origin: &Origin) -> Push {
         return Push::Unknown;
     };
     let stage = Stage::default();
-    let Ok(session) = Session::open(origin, &stage).await else { return Push::Unknown };
+    let Ok(session) = Session::open(origin, &stage, async || ()).await else { return Push::Unknown };
     let started = session.start(Service::ReceivePack, path, Protocol::V0, &stage).await;
     let (mut conversation, complaint) = match started {
         Ok(started) => started,

@@ -58,8 +58,9 @@ pub fn timed_out(url: &str, stage: &Stage, timeout: Duration) -> Failure {
 }
 
 impl Session {
-    /// Connects and authenticates. The caller sets the deadline.
-    pub async fn open(origin: &Origin, stage: &Stage) -> Result<Session, Failure> {
+    /// Connects and authenticates. The caller sets the deadline, and hears when the connection is there, before the
+    /// server has said a word.
+    pub async fn open(origin: &Origin, stage: &Stage, connected: impl AsyncFnOnce()) -> Result<Session, Failure> {
         let (Remote::Ssh { user, host, port, .. }, Access::Key { path, key, known_hosts_path, known_hosts }) =
             (&origin.remote, &origin.access)
         else {
@@ -68,6 +69,7 @@ impl Session {
         let key = private_key(path, &key.0)?;
         let pinned = KnownHosts::parse(known_hosts_path, known_hosts);
         let stream = connect(host, *port, origin.timeout, stage).await?;
+        connected().await;
 
         stage.enter("exchanging keys");
         let config = client::Config {

@@ -137,7 +137,7 @@ async fn connect(origin: &Origin, stage: &Stage) -> Result<(Held, Complaint), Fa
         let (conversation, complaint) = openssh::upload_pack(argv, &origin.remote, Protocol::V0)?;
         return Ok((Held { conversation, _session: None }, complaint));
     }
-    let session = Session::open(origin, stage).await?;
+    let session = Session::open(origin, stage, async || ()).await?;
     let crate::config::Remote::Ssh { path, .. } = &origin.remote else {
         return Err(Failure::new(Class::Bug, "a transport for a local repository"));
     };

@@ -78,18 +78,13 @@ fn prober_and_fetcher_are_in_the_cage_while_a_server_keeps_them_waiting() {
     let fetcher = wait_for_filters(&running, "_fetcher", "2");
     expect_limits(&mut tally, "fetcher", fetcher, &FETCHER);
     running.kill_all();
-    // The prober's connection stands, and git on the server says nothing.
-    proxy.set(Mood::Well, u64::MAX);
-    let config = world.repo.bare.join("config");
-    let kept = fs::read(&config).unwrap();
-    fs::remove_file(&config).unwrap();
-    nix::unistd::mkfifo(&config, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+    // The prober's connection stands, and its server has not said a word.
+    proxy.set(Mood::Stalls, 0);
     let running = world.spawn_poll(&[]);
     let prober = wait_for_filters(&running, "_prober", "2");
     expect_limits(&mut tally, "prober", prober, &PROBER);
-    fs::remove_file(&config).unwrap();
-    fs::write(&config, kept).unwrap();
     running.kill_all();
+    proxy.set(Mood::Well, u64::MAX);
     tally.case("and the next poll deploys");
     world.poll(&[]).expect(0);
     world.expect_live("site", &second);
