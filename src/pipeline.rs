@@ -6,11 +6,19 @@ use anyhow::Result;
 
 use crate::outcome::{Failure, Outcome};
 use crate::processes::messages::Tip;
-use crate::road::back::Goal;
+use crate::road::back::{self, Goal};
 use crate::road::{Arrived, Begun, Decided, Judged, Road, Setback};
 
 /// From the server's answer to the end.
 pub fn poll(mut road: Road, tip: Result<Tip, Failure>) -> Result<Outcome> {
+    if let Err(why) = &tip
+        && let Some(goal) = road.rollback_begun()
+    {
+        // It needs no server, and does not wait for one.
+        let why = why.clone();
+        rollback(road, &goal)?;
+        return Err(back::carried_through(why, &goal).into());
+    }
     let begun = match begin(&mut road, tip) {
         Ok(Next::Live(begun)) => *begun,
         Ok(Next::Back(goal)) => return rollback(road, &goal),

@@ -6,7 +6,7 @@ use super::{Begun, Road, Setback, Staged, now};
 use crate::event;
 use crate::journal::state::{Deployed, Kind, Published};
 use crate::outcome::{Class, Failure};
-use crate::processes::messages::{StagerReply, StreamTree, Tip};
+use crate::processes::messages::{StagerReply, StreamTree};
 use crate::report::plural;
 use crate::stages::record::{self, Back, Facts};
 
@@ -30,7 +30,7 @@ pub struct Returned {
 impl Road<'_> {
     /// The goal of a rollback that was cut short. Its files are written anew, wherever it came to: a
     /// release that it made itself may not be built.
-    pub fn back_to(&self, back: Published, tip: &Tip) -> Goal {
+    pub fn back_to(&self, back: Published, reference: String) -> Goal {
         let good = Deployed {
             commit: back.commit,
             release: None,
@@ -39,7 +39,18 @@ impl Road<'_> {
             subdir: back.subdir,
             place: self.place(),
         };
-        Goal { good, reference: tip.reference.clone(), back: None }
+        Goal { good, reference, back: None }
+    }
+
+    /// The goal of a rollback that was cut short, as far as this run may go on with it.
+    pub fn rollback_begun(&self) -> Option<Goal> {
+        let back = self.journal.state.unfinished_rollback().filter(|_| self.context.stop.cause().is_none())?;
+        Some(self.back_to(back, self.last_reference()))
+    }
+
+    /// The ref that the poll before followed, where no server says which one it is.
+    pub fn last_reference(&self) -> String {
+        self.lock.content.polled.as_ref().and_then(|polled| polled.reference.clone()).unwrap_or_default()
     }
 
     /// The release as it was left, built and all; where that is gone, the commit's files once more.
@@ -93,6 +104,13 @@ impl Road<'_> {
     pub fn build_again(&mut self, begun: &Begun, anew: bool) -> Result<(), Setback> {
         if anew { self.build(begun) } else { Ok(()) }
     }
+}
+
+/// What a poll comes to whose server does not answer, and that had a rollback to finish.
+pub fn carried_through(mut why: Failure, goal: &Goal) -> Failure {
+    let short = goal.good.commit.short();
+    why.help.insert(0, format!("live: {short}; the rollback to it had been cut short, and is carried through"));
+    why
 }
 
 /// What a rollback without a goal comes to.

@@ -15,7 +15,7 @@ use crate::processes::script::{self, Observer};
 use crate::report::printable;
 use crate::report::terminal::Console;
 use crate::stages::deploy::Errand;
-use crate::stages::health;
+use crate::stages::health::{self, No};
 use crate::stages::lock::Lock;
 use crate::sys::proc::Identity;
 use crate::sys::signals::{self, Stop};
@@ -110,26 +110,29 @@ impl Road<'_> {
         let result = health::ask(check.attempts, check.interval, stop, || {
             if let Some(command) = &check.command {
                 let job = Keep { timeout: check.timeout, ..self.errand(&destination).command(command) };
-                let kept = self.run(&job, "health", destination.commit, Some(stop)).map_err(|e| e.message)?;
+                let kept = self.run(&job, "health", destination.commit, Some(stop)).map_err(|e| match e.class {
+                    // What it left running could not be ended, for one: nothing may run beside that.
+                    Class::Io => No::Broken(e),
+                    _ => No::NotYet(e.message),
+                })?;
                 exit = exit_of(&kept);
-                script::verdict("the health check", &job, &kept).map_or(Ok(()), Err)?;
+                script::verdict("the health check", &job, &kept).map_or(Ok(()), |why| Err(No::NotYet(why)))?;
             }
             let Some(url) = &check.url else { return Ok(()) };
             exit = None;
             let said = health::get(url, check.timeout, |call| calls.ask(call, Some(stop)));
             let text = said.as_deref().unwrap_or_else(|why| why);
             event!(INFO, "health.answered", app = self.name(), stage = "health", commit = destination.commit.as_str(); "{text}");
-            said.map(drop)
+            said.map(drop).map_err(No::NotYet)
         });
+        let reached = Reached::Live;
         match result {
             Ok(()) => Ok(()),
-            Err(_) if stop.cause().is_some() => Err(self.stopped(Reached::Live)),
-            Err(why) => Err(Setback {
-                failure: Failure::new(Class::Deploy, why),
-                exit,
-                reached: Reached::Live,
-                cause: SetbackCause::Commit,
-            }),
+            Err(_) if stop.cause().is_some() => Err(self.stopped(reached)),
+            Err(No::NotYet(why)) => {
+                Err(Setback { failure: Failure::new(Class::Deploy, why), exit, reached, cause: SetbackCause::Commit })
+            }
+            Err(No::Broken(failure)) => Err(Setback { failure, exit: None, reached, cause: SetbackCause::Machine }),
         }
     }
 

@@ -106,7 +106,7 @@ impl Road<'_> {
                 if kind == Kind::Rollback
                     && let Some(back) = self.journal.state.unfinished_rollback()
                 {
-                    return Ok(Decided::Back(Box::new(self.back_to(back, tip))));
+                    return Ok(Decided::Back(Box::new(self.back_to(back, tip.reference.clone()))));
                 }
                 // What was interrupted was fetched then: it is there under its own name.
                 let goal = Tip { object: goal.clone(), commit: goal, reference: tip.reference.clone() };
@@ -123,8 +123,8 @@ impl Road<'_> {
         }
         let state = State { seen: None, ..self.journal.state.clone() };
         match decision {
-            // What follows is written down anyway.
-            Decision::Deploy { .. } | Decision::Skip(Skip::Soaking { .. }) => {
+            // It is written down along with the tip that soaks now. A deploy may fail before it writes anything.
+            Decision::Skip(Skip::Soaking { .. }) => {
                 self.journal.state = state;
                 Ok(())
             }

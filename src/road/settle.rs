@@ -88,7 +88,8 @@ impl Road<'_> {
         let attempts = self.journal.state.failed.as_ref().map_or(0, |f| f.attempts);
         // The failed release is left for a look; the one of the attempt before goes.
         self.retire(begun.before.failed.as_ref().and_then(|f| f.release.clone()));
-        if setback.cause == SetbackCause::NotNow {
+        // With the wrong commit live it cannot wait for another time.
+        if setback.cause == SetbackCause::NotNow && !matches!(undone, Undone::NotRestored(_)) {
             let again = match distance(attempts) {
                 _ if attempts >= self.app.deploy.retries => {
                     format!("it is not tried again by itself: poller retry {}", self.name())
@@ -186,11 +187,18 @@ impl Road<'_> {
             self.shop.stage("rollback", tree, None)?;
             return self.shop.activate("rollback");
         }
-        let release = former.as_ref().and_then(|d| d.release.clone());
-        let Err(e) = self.shop.restore(release) else { return Ok(()) };
-        let Some(former) = &mut begun.before.deployed else { return Err(e) };
+        let missing = match &former {
+            // Nothing was live, or the release of this very target.
+            None => return self.shop.restore(None),
+            Some(Deployed { release: Some(release), place, .. }) if *place == self.place() => {
+                let Err(e) = self.shop.restore(Some(release.clone())) else { return Ok(()) };
+                e
+            }
+            Some(_) => anyhow::anyhow!("it was published to another place, or not as a release"),
+        };
+        let Some(former) = &mut begun.before.deployed else { return Err(missing) };
         // Somebody removed it, or the target is another folder now. The repository still has it.
-        event!(WARN, "rollback.restaged", app = self.app.name.as_str(), stage = "rollback", commit = former.commit.as_str(), error = format!("{e:#}"); "the former release is written anew");
+        event!(WARN, "rollback.restaged", app = self.app.name.as_str(), stage = "rollback", commit = former.commit.as_str(), error = format!("{missing:#}"); "the former release is written anew");
         let name = record::release_name(&former.commit, &self.journal.state, now());
         let tree = self.tree(commit, subdir);
         self.shop.stage(&name, tree, None)?;
@@ -231,7 +239,7 @@ impl Road<'_> {
         let facts = Facts {
             run: started.run.clone(),
             kind: started.kind,
-            reference: self.lock.content.polled.as_ref().and_then(|p| p.reference.clone()).unwrap_or_default(),
+            reference: self.last_reference(),
             commit: started.commit.clone(),
             release: started.release.clone(),
             subdir: known.and_then(|published| published.subdir.clone()),

@@ -32,6 +32,8 @@ use crate::sys::remove::{Take, names, remove_all};
 pub(super) const RELEASES: &str = "releases";
 pub(super) const CURRENT: &str = "current";
 pub(super) const SHARED: &str = "shared";
+/// At the end of a release's name: it is being removed.
+const GONE: &str = ".gone";
 /// Where changed files wait with the layout `in-place`.
 pub(super) const WAITING: &str = ".poller.partial";
 
@@ -335,13 +337,24 @@ impl Target {
     /// Removes releases past the newest `keep`, but never the live one or one that is protected.
     pub fn retire(&self, keep: usize, protect: &[String], remove: &[String]) -> Result<StagerReply> {
         let releases = self.releases()?;
-        let names = names(&releases)?.into_iter().filter_map(|name| name.into_string().ok()).collect();
+        let names: Vec<String> = names(&releases)?.into_iter().filter_map(|name| name.into_string().ok()).collect();
         let live = self.live();
         let protect: Vec<&str> = protect.iter().map(String::as_str).chain(live.as_deref()).collect();
         let mut warnings = Vec::new();
         let mut removed = Vec::new();
+        // What could not be removed before, or was being removed when its run was killed.
+        for name in names.iter().filter(|name| name.strip_suffix(GONE).is_some_and(is_release_name)) {
+            if let Err(e) = remove_all(&releases, OsStr::new(name), Take::Everything) {
+                warnings.push(format!("{RELEASES}/{name} could not be removed: {e}"));
+            }
+        }
         for name in retired(names, keep, &protect, remove) {
-            match remove_all(&releases, OsStr::new(&name), Take::Everything) {
+            // Under its own name half a release would pass for a whole one, and be gone back to.
+            let gone = format!("{name}{GONE}");
+            let done = renameat(&releases, name.as_str(), &releases, gone.as_str())
+                .map_err(std::io::Error::from)
+                .and_then(|()| remove_all(&releases, OsStr::new(&gone), Take::Everything));
+            match done {
                 Ok(()) => removed.push(name),
                 Err(e) => warnings.push(format!("{RELEASES}/{name} could not be removed: {e}")),
             }

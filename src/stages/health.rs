@@ -3,28 +3,39 @@
 use std::time::Duration;
 
 use crate::config::notify::without_query;
+use crate::outcome::Failure;
 use crate::processes::messages::{Answer, Call, Method, Secret};
 use crate::report::{plural, printable};
 use crate::sys::signals::Stop;
+
+/// An answer that is not yes.
+#[derive(Debug)]
+pub enum No {
+    /// The next one may be.
+    NotYet(String),
+    /// Nothing more can be asked on this machine.
+    Broken(Failure),
+}
 
 /// Asks until the answer is yes or the attempts are used up; the last complaint otherwise.
 pub fn ask(
     attempts: u32,
     interval: Duration,
     stop: &Stop,
-    mut check: impl FnMut() -> Result<(), String>,
-) -> Result<(), String> {
+    mut check: impl FnMut() -> Result<(), No>,
+) -> Result<(), No> {
     let mut last = String::new();
     for attempt in 1..=attempts {
         match check() {
             Ok(()) => return Ok(()),
-            Err(why) => last = why,
+            Err(No::NotYet(why)) => last = why,
+            Err(broken) => return Err(broken),
         }
         if attempt < attempts && !stop.pause(interval) {
             break;
         }
     }
-    Err(format!("{last} ({})", plural(attempts as usize, "attempt")))
+    Err(No::NotYet(format!("{last} ({})", plural(attempts as usize, "attempt"))))
 }
 
 /// Asks a URL once, through `ask`: a status of 200 to 299 is well. What came back, in words.
@@ -49,10 +60,28 @@ pub fn get(url: &str, timeout: Duration, ask: impl FnOnce(&Call) -> Result<Answe
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::SigSet;
+
     use super::*;
+    use crate::outcome::Class;
+    use crate::sys::signals;
 
     fn said(answer: Result<Answer, String>) -> Result<String, String> {
         get("http://127.0.0.1:8000/up?key=secret", Duration::from_secs(1), |_| answer)
+    }
+
+    #[test]
+    fn where_nothing_more_can_be_asked_nothing_is() {
+        let stop = signals::watch(SigSet::empty(), Duration::from_secs(600)).unwrap();
+        let mut asked = 0;
+        let answer = ask(5, Duration::ZERO, &stop, || {
+            asked += 1;
+            Err(match asked {
+                1 => No::NotYet("not yet".to_owned()),
+                _ => No::Broken(Failure::new(Class::Io, "it cannot be ended")),
+            })
+        });
+        assert!(matches!(answer, Err(No::Broken(_))) && asked == 2, "{answer:?}, {asked}");
     }
 
     #[test]

@@ -81,7 +81,8 @@ pub fn tend(path: &Path, app: &str, history: usize, due: Due) -> Result<Option<T
     }
     let journals = Journals::of(&repo)?;
     let old_journals = folder.journal_packs()?;
-    let journal_pack = folder.write_journal_pack(&repo, &journals.settled)?;
+    let loose: HashSet<Oid> = folder.loose()?.into_iter().map(|(id, _)| id).collect();
+    let journal_pack = folder.write_journal_pack(&repo, &journals.to_pack(&loose))?;
     drop(repo);
 
     let mut done = Tended { shortened: shortened.is_some(), ..Tended::default() };
@@ -114,7 +115,7 @@ pub fn tend(path: &Path, app: &str, history: usize, due: Due) -> Result<Option<T
 struct Journals {
     /// Those of the newest entries of each: they stay loose.
     fresh: HashSet<Oid>,
-    /// Those of the entries before that are not among the former.
+    /// Those of the entries before.
     settled: HashSet<Oid>,
 }
 
@@ -138,9 +139,14 @@ impl Journals {
                 into.extend(entry.tree()?.iter().map(|file| file.id()));
             }
         }
-        let fresh = &all.fresh;
-        all.settled.retain(|id| !fresh.contains(id));
         Ok(all)
+    }
+
+    /// What belongs into the journals' pack: all that does not stay loose. An entry may be new and part of it old:
+    /// libgit2 writes no loose object where a pack has it, and that pack goes.
+    fn to_pack(&self, loose: &HashSet<Oid>) -> HashSet<Oid> {
+        let all = self.fresh.union(&self.settled);
+        all.filter(|id| !(self.fresh.contains(id) && loose.contains(id))).copied().collect()
     }
 }
 

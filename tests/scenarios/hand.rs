@@ -155,6 +155,42 @@ fn a_tip_that_went_away_and_came_back_has_to_stand_anew() {
 }
 
 #[test]
+fn a_tip_that_gave_way_to_a_refused_one_has_to_stand_anew() {
+    needs_program!("faketime");
+    let world = World::new("soak refused");
+    let first = world.deployed();
+    world.app("site").source("soak = \"1h\"").write();
+    let refused = world.push(&[("out", link("../../../../etc/passwd"))], "leads out");
+    world.poll(&[]).expect(0).silent();
+    poll_later(&world, "+2h").expect(77);
+    let put = |commit: &str| {
+        world.repo.rewind_to(commit);
+        world.repo.force_push();
+    };
+    put(&first);
+    let second = world.push(&[("index.html", file("two\n"))], "second");
+    world.poll(&[]).expect(0);
+    put(&refused);
+    world.poll(&[]).expect(77);
+    put(&second);
+    poll_later(&world, "+2h").expect(0);
+    world.expect_live("site", &first);
+    poll_later(&world, "+4h").expect(0);
+    world.expect_live("site", &second);
+}
+
+#[test]
+fn what_was_published_in_place_comes_back_as_a_release_in_a_new_directory() {
+    let world = World::new("moved and changed");
+    world.app("site").in_place().write();
+    let first = world.deployed_as_configured();
+    write_elsewhere(&world, "releases", "");
+    world.push(&[("deploy.sh", world.script("[ $POLLER_REASON = rollback ]"))], "bad");
+    world.poll(&[]).expect(1).says(&format!("live: {} again", &first[..10]));
+    world.expect_live("other", &first);
+}
+
+#[test]
 fn what_is_left_alone_is_not_written_down_again_and_again() {
     let world = World::new("steady");
     let steady = |what: &str| {

@@ -187,6 +187,19 @@ fn a_former_release_that_is_written_anew_is_built_before_it_is_live() {
 }
 
 #[test]
+fn not_now_does_not_hide_that_the_former_release_could_not_be_put_back() {
+    let world = World::new("not now and gone");
+    let broken = world.notes("broken");
+    world.app("site").deploy("build = \"./build.sh\"").write();
+    let build = exec(format!("#!/bin/sh\n! test -e '{}'\n", broken.display()));
+    world.repo.commit(&[("build.sh", build)], "build");
+    let first = world.deployed_as_configured();
+    let script = world.script(&format!("touch '{}'; rm -rf ../*-{first}; exit 75", broken.display()));
+    world.push(&[("deploy.sh", script)], "second");
+    world.poll(&[]).expect(1).says("WHAT WAS LIVE COULD NOT BE PUT BACK");
+}
+
+#[test]
 fn units_are_restarted_though_the_former_release_s_script_fails() {
     let world = World::new("units anyway");
     world.app("site").write();

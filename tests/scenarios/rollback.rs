@@ -92,6 +92,32 @@ fn a_release_that_was_retired_is_written_and_built_anew_from_the_repository() {
 }
 
 #[test]
+fn a_release_that_could_not_be_removed_whole_is_not_gone_back_to() {
+    needs_root!();
+    let world = World::new("half a release");
+    world.app("site").target("keep = 1").write();
+    let first = world.deployed_as_configured();
+    // Somebody else's, as a service leaves it that caches beside its code.
+    let cache = world.target("site").join(world.current("site").unwrap()).join("cache");
+    fs::create_dir(&cache).unwrap();
+    fs::write(cache.join("entry"), "").unwrap();
+    for text in ["two\n", "three\n", "four\n"] {
+        world.push(&[("index.html", file(text))], text);
+        world.poll(&[]).expect(0).silent();
+    }
+    let left = || world.releases("site").into_iter().filter(|name| name.contains(&first)).collect::<Vec<_>>();
+    assert!(matches!(left().as_slice(), [name] if name.ends_with(".gone")), "{:?}", left());
+    world.poll(&["rollback", "site", &first]).expect(0);
+    world.expect_live("site", &first);
+    // What keeps it from going is gone.
+    let gone = left().into_iter().find(|name| name.ends_with(".gone")).unwrap();
+    fs::remove_dir_all(world.target("site").join("releases").join(gone).join("cache")).unwrap();
+    world.poll(&["unfreeze", "site"]).expect(0);
+    world.poll(&[]).expect(0);
+    assert!(world.releases("site").iter().all(|name| !name.ends_with(".gone")), "{:?}", world.releases("site"));
+}
+
+#[test]
 fn a_kept_release_is_used_as_it_was_left_with_its_build() {
     let world = World::new("rollback kept");
     world.app("site").deploy("build = \"./build.sh\"").write();
@@ -146,7 +172,39 @@ fn a_rollback_whose_script_fails_is_taken_back_and_freezes_nothing() {
 #[test]
 fn a_rollback_that_is_killed_is_carried_through_by_the_next_poll() {
     let world = World::new("rollback killed");
-    let [_, second, _] = three(&world);
+    let second = killed(&world);
+    world.poll(&[]).expect(0).silent();
+    world.expect_live("site", &second);
+    assert_eq!(world.recorded("site"), Some(second.clone()));
+    let state = &world.journal("site")[0].state;
+    assert!(state["frozen"]["reason"].as_str().unwrap().starts_with("rolled back"), "{state:?}");
+    world.poll(&[]).expect(0).silent();
+    world.expect_live("site", &second);
+    world.expect_no_leftovers("site");
+}
+
+#[test]
+fn a_rollback_that_is_killed_is_carried_through_though_no_server_answers() {
+    let mut world = World::new("rollback killed offline");
+    let second = killed(&world);
+    world.sshd.stop();
+    let short = &second[..10];
+    world.poll(&[]).expect(69).says(&format!("live: {short}; the rollback to it had been cut short"));
+    world.expect_live("site", &second);
+    assert_eq!(world.recorded("site"), Some(second.clone()));
+    assert_eq!(world.ran().last(), Some(&("rollback".to_owned(), second.clone())));
+    let runs = world.ran().len();
+    world.poll(&[]).expect(69);
+    assert_eq!(world.ran().len(), runs, "once");
+    world.sshd.restart();
+    world.poll(&[]).expect(0);
+    world.expect_live("site", &second);
+    world.expect_no_leftovers("site");
+}
+
+/// Kills a rollback from the third deploy to the second while its script runs; the second.
+fn killed(world: &World) -> String {
+    let [_, second, _] = three(world);
     let gate = world.notes("gate");
     fs::write(&gate, "").unwrap();
     // Every script waits at the gate from now on, those of former releases included: they read this note.
@@ -159,14 +217,7 @@ fn a_rollback_that_is_killed_is_carried_through_by_the_next_poll() {
     wait_until("its script runs", seconds(20), || world.ran().len() == 4);
     running.kill_supervisor();
     fs::remove_file(&gate).unwrap();
-    world.poll(&[]).expect(0).silent();
-    world.expect_live("site", &second);
-    assert_eq!(world.recorded("site"), Some(second.clone()));
-    let state = &world.journal("site")[0].state;
-    assert!(state["frozen"]["reason"].as_str().unwrap().starts_with("rolled back"), "{state:?}");
-    world.poll(&[]).expect(0).silent();
-    world.expect_live("site", &second);
-    world.expect_no_leftovers("site");
+    second
 }
 
 #[test]

@@ -41,12 +41,17 @@ impl Scratch {
 
     /// An entry that names a commit of the project's.
     fn record(&self, app: &str, number: usize, named: Oid) -> Oid {
+        self.record_saying(app, number, named, "hello")
+    }
+
+    /// The same with what its commands said.
+    fn record_saying(&self, app: &str, number: usize, named: Oid, said: &str) -> Oid {
         let repo = self.repo();
         let name = format!("refs/poller/{app}");
         let before = repo.refname_to_id(&name).ok();
         let parents: Vec<Oid> = before.into_iter().chain(before.map(|_| named)).collect();
         let text = format!("{app} {number}");
-        let entry = commit(&repo, &[("state.toml", &text), ("run.toml", &text), ("output.log", "hello")], &parents);
+        let entry = commit(&repo, &[("state.toml", &text), ("run.toml", &text), ("output.log", said)], &parents);
         repo.reference(&name, entry, true, "test").unwrap();
         entry
     }
@@ -123,6 +128,34 @@ fn years_of_deploys_leave_few_files_and_the_newest_entries() {
     assert!(repo.find_commit(last).is_ok());
     drop(repo);
     scratch.fsck();
+}
+
+#[test]
+fn what_a_new_entry_has_in_common_with_old_ones_stays() {
+    let scratch = Scratch::new("common");
+    let mut number = 0;
+    let mut deploys = |said: &[&str]| {
+        for said in said {
+            let commit = scratch.fetch(number);
+            scratch.record_saying("site", number, commit, said);
+            number += 1;
+        }
+        for _ in 0..PACKS {
+            scratch.fetch(number);
+            number += 1;
+        }
+        tend(&scratch.0, "site", 500, Due::IfNeeded).unwrap().unwrap();
+        scratch.fsck();
+    };
+    let others = ["a", "b", "c", "d"];
+    // Among the old entries, and so in the journals' pack alone.
+    deploys(&[&["usual"][..], &others].concat());
+    // Said again, which writes nothing, as a pack has it.
+    deploys(&["usual"]);
+    deploys(&others);
+    let repo = scratch.repo();
+    let usual = Oid::hash_object(git2::ObjectType::Blob, b"usual").unwrap();
+    assert_eq!(repo.find_blob(usual).unwrap().content(), b"usual");
 }
 
 #[test]
