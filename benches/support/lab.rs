@@ -156,7 +156,7 @@ fn make_key(path: &Path) {
 }
 
 fn make_user(name: &str) -> User {
-    let options = ["-M", "-N", "-s", "/usr/sbin/nologin", "-d", "/nonexistent"];
+    let options = ["-M", "-U", "-s", "/usr/sbin/nologin", "-d", "/nonexistent"];
     succeed(Command::new("/usr/sbin/useradd").args(options).arg(name));
     User::from_name(name).expect("the user database").expect("the user just made")
 }
