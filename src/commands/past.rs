@@ -11,7 +11,8 @@ use crate::config::{App, Config};
 use crate::journal::state::{Ending, Run};
 use crate::outcome::{Class, Failure};
 use crate::processes::messages::{ReaderReply, ReaderRequest};
-use crate::processes::supervisor::{self, Preparation};
+use crate::processes::preparation::Preparation;
+use crate::processes::supervisor;
 use crate::stages::lock::{self, Content};
 
 /// The configuration, for somebody who may look at runs.

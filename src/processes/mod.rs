@@ -21,6 +21,7 @@ pub mod looks;
 pub mod messages;
 pub mod origins;
 pub mod output;
+pub mod preparation;
 pub mod prober;
 pub mod publishing;
 pub mod reader;
