@@ -13,7 +13,7 @@ mod packs;
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use git2::{Oid, Repository};
@@ -81,7 +81,8 @@ pub fn tend(path: &Path, app: &str, history: usize, due: Due) -> Result<Option<T
     }
     let journals = Journals::of(&repo)?;
     let old_journals = folder.journal_packs()?;
-    let loose: HashSet<Oid> = folder.loose()?.into_iter().map(|(id, _)| id).collect();
+    // Whoever fetches or records holds a lock, so it stays true to the end.
+    let loose = folder.loose()?;
     let journal_pack = folder.write_journal_pack(&repo, &journals.to_pack(&loose))?;
     drop(repo);
 
@@ -100,8 +101,8 @@ pub fn tend(path: &Path, app: &str, history: usize, due: Due) -> Result<Option<T
         folder.remove(pack)?;
     }
     folder.list_journal_packs(journal_pack.as_slice())?;
-    for (id, file) in folder.loose()? {
-        // Whoever records holds the lock, so what no journal leads to is nobody's.
+    for (id, file) in loose {
+        // What no journal leads to is nobody's.
         if !journals.fresh.contains(&id) {
             fs::remove_file(&file).with_context(|| file.display().to_string())?;
             done.loose += 1;
@@ -144,9 +145,9 @@ impl Journals {
 
     /// What belongs into the journals' pack: all that does not stay loose. An entry may be new and part of it old:
     /// libgit2 writes no loose object where a pack has it, and that pack goes.
-    fn to_pack(&self, loose: &HashSet<Oid>) -> HashSet<Oid> {
-        let all = self.fresh.union(&self.settled);
-        all.filter(|id| !(self.fresh.contains(id) && loose.contains(id))).copied().collect()
+    fn to_pack(&self, loose: &[(Oid, PathBuf)]) -> HashSet<Oid> {
+        let stay: HashSet<Oid> = loose.iter().map(|(id, _)| *id).filter(|id| self.fresh.contains(id)).collect();
+        self.fresh.union(&self.settled).filter(|id| !stay.contains(id)).copied().collect()
     }
 }
 

@@ -135,15 +135,14 @@ impl Writers {
         self.group || self.all || self.listed
     }
 
-    /// The command that makes it nobody else's.
+    /// The command that makes it nobody else's. With a list, the group's bits are the most that it gives.
     pub fn remedy(&self, path: &Path) -> String {
-        let path = path.display();
-        match self {
-            Writers { listed: true, .. } => format!("setfacl -b {path}; chmod go-w {path}"),
-            Writers { group: true, all: true, .. } => format!("chmod go-w {path}"),
-            Writers { all: true, .. } => format!("chmod o-w {path}"),
-            _ => format!("chmod g-w {path}"),
-        }
+        let whose = match (self.group || self.listed, self.all) {
+            (true, true) => "go",
+            (true, false) => "g",
+            (false, _) => "o",
+        };
+        format!("chmod {whose}-w {}", path.display())
     }
 }
 
@@ -342,7 +341,9 @@ mod tests {
         let failure = Failure::of(read(&file, Secrecy::Public).unwrap_err());
         assert_eq!(failure.class, Class::Refused);
         assert!(failure.message.contains("access control list"), "{failure:?}");
-        assert_eq!(failure.help, [format!("setfacl -b {0}; chmod go-w {0}", file.display())]);
+        assert_eq!(failure.help, [format!("chmod g-w {}", file.display())]);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(read(&file, Secrecy::Public).unwrap(), "text", "as it says");
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use git2::Signature;
 
 use super::*;
