@@ -30,13 +30,16 @@ struct Open {
 }
 
 impl Open {
-    fn after(text: &str) -> Open {
-        let (mut open, mut rest) = (Open::default(), text);
+    fn is_nothing(&self) -> bool {
+        self.string.is_none() && self.brackets == 0
+    }
+
+    fn read(&mut self, text: &str) {
+        let mut rest = text;
         while !rest.is_empty() {
-            let length = open.step(rest);
+            let length = self.step(rest);
             rest = &rest[length..];
         }
-        open
     }
 
     /// How long the next piece of `rest` is: a character, the quotes of a string, or a comment.
@@ -68,22 +71,30 @@ impl Open {
 
 /// What is open at the beginning of a line that belongs to an app's `env`; None for any other line.
 fn environment(text: &str, line_start: usize) -> Option<Open> {
-    let starts = std::iter::once(0).chain(text[..line_start].match_indices('\n').map(|(newline, _)| newline + 1));
-    let line = |start: usize| text[start..].lines().next().unwrap_or_default();
-    // The last start is this line's own.
-    let before: Vec<usize> = starts.filter(|start| *start < line_start).collect();
-    let header = before.iter().rposition(|start| line(*start).trim_start().starts_with('['));
-    let section = header.map_or(&before[..], |header| &before[header + 1..]);
-    let is_env = |part: &str| part.trim_matches([' ', '\t', '"', '\'']) == "env";
-    let named = header.map(|header| line(before[header]).trim_start().trim_start_matches('['));
-    if named.is_some_and(|name| name.split(']').next().unwrap_or_default().split('.').any(is_env)) {
-        return Some(Open::after(&text[section.first().copied().unwrap_or(line_start)..line_start]));
+    let (mut open, mut is_section, mut is_begun) = (Open::default(), false, false);
+    for line in text[..line_start].split_inclusive('\n') {
+        if open.is_nothing() {
+            is_begun = false;
+            is_section = header(line).map_or(is_section, |name| name.split('.').any(is_env));
+        }
+        is_begun |= names_env(line);
+        open.read(line);
     }
-    if names_env(line(line_start)) {
-        return Some(Open::default());
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    if open.is_nothing() {
+        let is_own = header(line).is_none() && (is_section || names_env(line));
+        return is_own.then_some(open);
     }
-    let begun = section.iter().filter(|start| names_env(line(**start)));
-    begun.map(|start| Open::after(&text[*start..line_start])).find(|open| open.string.is_some() || open.brackets > 0)
+    (is_section || is_begun || names_env(line)).then_some(open)
+}
+
+/// The name of the table that begins with this line.
+fn header(line: &str) -> Option<&str> {
+    line.trim_start().strip_prefix('[')?.trim_start_matches('[').split(']').next()
+}
+
+fn is_env(key: &str) -> bool {
+    key.trim_matches([' ', '\t', '"', '\'']) == "env"
 }
 
 /// Whether `env` stands in a line as a word, outside of strings and comments, or as a key in quotes.
@@ -242,6 +253,8 @@ mod tests {
             ("[deploy.env]\nA \"s3 cr", "s3", "* \"*****"),
             ("[deploy.env]\ns3cr", "s3", "****"),
             ("[deploy]\nenv = { A: \"s3cr\" }", "s3", "env = { ** \"****\" }"),
+            ("[deploy]\nenv = [\n  [\"A\"],\n  \"s3\" x\n]", "s3", "  \"**\" *"),
+            ("deploy = {\n  env = {\n    A = 80\n  }\n}", "80", "    A = **"),
             // A string of several lines.
             ("[deploy.env]\nA = \"\"\"one\ns3 = \\q\"\"\"", "s3", "** * *****"),
             ("[deploy]\nenv.A = '''one\n# s3'''", "s3", "* *****"),
@@ -259,6 +272,8 @@ mod tests {
             ("[deploy]\nscript = \"env A=1 ./d.sh\"", "./d", "script = \"env A=1 ./d.sh\""),
             ("[deploy]\n# env = {\numask = 22", "22", "umask = 22"),
             ("[deploy]\nenvy = 1", "1", "envy = 1"),
+            ("[deploy.env]\nA = \"x\"\n[healht]\nretries = 9", "healht", "[healht]"),
+            ("[deploy]\n[deploy.env]\n[deploy.env]", "[deploy.env]\n[", "[deploy.env]"),
         ] {
             assert_eq!(shown(text, at), expected, "{text}");
             assert!(!is_environment(text, text.find(at).unwrap()), "{text}");

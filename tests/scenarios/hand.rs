@@ -122,6 +122,12 @@ fn a_killed_rollback_is_carried_through_with_the_folder_that_was_published_then(
     assert_eq!(world.live_text("site", "index.html").as_deref(), Some("one\n"));
 }
 
+/// The branch at a commit that it was at before.
+fn put_back(world: &World, commit: &str) {
+    world.repo.rewind_to(commit);
+    world.repo.force_push();
+}
+
 /// The same program, some time later.
 fn poll_later(world: &World, shift: &str) -> Outcome {
     let poll = world.command(&[]);
@@ -138,16 +144,12 @@ fn a_tip_that_went_away_and_came_back_has_to_stand_anew() {
     world.app("site").source("soak = \"1h\"").write();
     let second = world.push(&[("index.html", file("two\n"))], "second");
     world.poll(&[]).expect(0).silent();
-    let put = |commit: &str| {
-        world.repo.rewind_to(commit);
-        world.repo.force_push();
-    };
-    put(&first);
+    put_back(&world, &first);
     world.poll(&[]).expect(0).silent();
     let tip = world.journal_tip("site");
     world.poll(&[]).expect(0).silent();
     assert_eq!(world.journal_tip("site"), tip, "noted once");
-    put(&second);
+    put_back(&world, &second);
     poll_later(&world, "+2h").expect(0).silent();
     world.expect_live("site", &first);
     poll_later(&world, "+4h").expect(0).silent();
@@ -163,16 +165,12 @@ fn a_tip_that_gave_way_to_a_refused_one_has_to_stand_anew() {
     let refused = world.push(&[("out", link("../../../../etc/passwd"))], "leads out");
     world.poll(&[]).expect(0).silent();
     poll_later(&world, "+2h").expect(77);
-    let put = |commit: &str| {
-        world.repo.rewind_to(commit);
-        world.repo.force_push();
-    };
-    put(&first);
+    put_back(&world, &first);
     let second = world.push(&[("index.html", file("two\n"))], "second");
     world.poll(&[]).expect(0);
-    put(&refused);
+    put_back(&world, &refused);
     world.poll(&[]).expect(77);
-    put(&second);
+    put_back(&world, &second);
     poll_later(&world, "+2h").expect(0);
     world.expect_live("site", &first);
     poll_later(&world, "+4h").expect(0);
@@ -213,8 +211,7 @@ fn what_is_left_alone_is_not_written_down_again_and_again() {
     steady("soaking");
     world.poll(&["freeze", "site", "--reason", "x"]).expect(0);
     steady("frozen");
-    world.repo.rewind_to(&bad);
-    world.repo.force_push();
+    put_back(&world, &bad);
     steady("frozen, and another tip");
     world.poll(&["unfreeze", "site"]).expect(0);
     steady("broken again");
